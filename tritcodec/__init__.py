@@ -1,0 +1,1 @@
+"""Balanced-ternary quantised weights: the reference codec of SPEC.md."""

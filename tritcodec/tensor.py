@@ -1,0 +1,397 @@
+"""SPEC 5: the trit tensor: what it holds, what it decodes to, and its truncation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from .codebook import CODE_TRITS, CODES, FLOATS, check_codebook, check_codes
+from .errors import TritError
+from .packing import (
+    ROWS_PER_BYTE,
+    check_plane,
+    pack,
+    pack_digits,
+    packed_rows,
+    unpack,
+    unpack_digits,
+)
+from .trits import BASE, MAX_DEPTH, check_depth, largest_level, offset_levels
+
+MAX_RANK = 8
+MAX_ELEMENTS = 1 << 48
+MAX_GROUP_SIZE = 65_536
+GROUP_SIZE = 16  # the default
+TILE_WEIGHTS = 1 << 19  # weights unpacked at once, as bytes
+CHUNK_WEIGHTS = 1 << 16  # of these, weights made float32 at once, so that they stay in L2
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+Block = tuple[int, U8, U8]  # first row, codes (rows, G), offset levels (rows, K)
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """Everything of a trit tensor but its planes: the fields of its directory entry (SPEC 5.1).
+
+    Construction checks every field and raises TritError with the clause that
+    it breaks; whatever holds a Form relies on it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    depth: int
+    shift: int
+    group_size: int
+    codebook: F32
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
+        # "A trit tensor MUST have a rank of at least 1 and no axis of 0."
+        if not self.shape or 0 in self.shape:
+            raise TritError(f"shape {list(self.shape)} has rank 0 or an axis of 0", clause="TEN-1")
+        check_depth(self.depth)
+        # "depth + shift MUST be at most 4."
+        if not 0 <= self.shift <= MAX_DEPTH - self.depth:
+            message = f"shift {self.shift} with depth {self.depth}: their sum must be at most {MAX_DEPTH}"
+            raise TritError(message, clause="TEN-3")
+        check_group_size(self.group_size)
+        # "The dtype of a trit tensor MUST be F32, F16 or BF16."
+        if self.dtype not in FLOATS:
+            raise TritError(f"dtype {self.dtype!r} is none of {', '.join(FLOATS)}", clause="TEN-5")
+        codebook = check_codebook(self.codebook, self.depth, self.shift, self.dtype)
+        object.__setattr__(self, "codebook", codebook)
+
+    @property
+    def columns(self) -> int:
+        """K, the length of the last axis."""
+        return self.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        """The product of the leading axes; 1 for rank 1."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def groups(self) -> int:
+        """G = ceil(K / group_size), the groups of a row."""
+        return -(-self.columns // self.group_size)
+
+    @property
+    def plane_shapes(self) -> list[tuple[int, int]]:
+        """(byte rows, columns) of each packed plane, in file order (SPEC 5.2)."""
+        height = packed_rows(self.rows)
+        return [(height, self.groups)] * CODE_TRITS + [(height, self.columns)] * self.depth
+
+    def truncated(self, depth: int) -> Form:
+        """The form of the top *depth* weight planes (SPEC 5.4)."""
+        if check_depth(depth) > self.depth:
+            raise TritError(f"depth {depth} is more than the {self.depth} planes there are", clause="TEN-2")
+        # "The top d' weight planes of a tensor of depth d are a tensor of depth d' with shift + d - d'."
+        return replace(self, depth=depth, shift=self.shift + self.depth - depth)
+
+
+class TritTensor:
+    """A tensor of balanced-ternary levels, packed (SPEC 5).
+
+    Immutable. A weight is `step[c] * 3^shift * k`: `k` its level of `depth`
+    trits, `c` the code (0..26) of its group of `group_size` consecutive
+    weights along the last axis, `step` the tensor's codebook.
+
+    *planes* are uint8 arrays of `form.plane_shapes`: three code planes, least
+    significant first, then the weight planes, most significant first.
+    Raises TritError (PACK-1, PACK-2, PACK-3) where a plane is no packed plane.
+    """
+
+    __slots__ = ("form", "planes")
+
+    form: Form
+    planes: tuple[U8, ...]
+
+    def __init__(self, form: Form, planes: Sequence[U8]) -> None:
+        if len(planes) != len(form.plane_shapes):
+            raise TritError(f"{len(planes)} planes, not {len(form.plane_shapes)}", clause="PACK-1")
+        for plane, shape in zip(planes, form.plane_shapes, strict=True):
+            if plane.dtype != np.uint8 or plane.shape != shape:
+                message = f"a plane is uint8 {shape}, not {plane.dtype} {plane.shape}"
+                raise TritError(message, clause="PACK-1")
+            check_plane(plane, form.rows)
+        self.form = form
+        self.planes = tuple(planes)
+
+    @classmethod
+    def from_levels(
+        cls,
+        levels: npt.ArrayLike,
+        codes: npt.ArrayLike,
+        codebook: npt.ArrayLike,
+        *,
+        depth: int | None = None,
+        group_size: int = GROUP_SIZE,
+        shift: int = 0,
+        dtype: str = "F32",
+    ) -> TritTensor:
+        """The tensor of any encoder's result (SPEC 5.1).
+
+        Takes int8 levels of shape (..., K), uint8 codes of shape (..., G)
+        with G = ceil(K / group_size), and 27 float32 steps. *depth* is the
+        least that holds the levels unless given; *dtype* ("F32", "F16",
+        "BF16") is what `dequantize` gives by default.
+
+        Raises TritError with the clause: a level beyond the depth (TRIT-2),
+        a code above 26 (CODE-1), a bad codebook (CB-1 to CB-5) or form (TEN).
+        """
+        levels, codes = np.asarray(levels), check_codes(codes)
+        if depth is None:
+            depth = _least_depth(levels)
+        form = Form(levels.shape, dtype, depth, shift, group_size, np.asarray(codebook))
+        if codes.shape != (*levels.shape[:-1], form.groups):
+            expected = (*levels.shape[:-1], form.groups)
+            raise TritError(f"codes of shape {codes.shape}, not {expected}, one a group", clause="TEN-4")
+        rows = levels.reshape(form.rows, form.columns)
+        code_rows = codes.reshape(form.rows, form.groups)
+        return cls.from_blocks(
+            form,
+            (
+                (start, code_rows[start:stop], offset_levels(rows[start:stop], depth))
+                for start, stop in row_blocks(form)
+            ),
+        )
+
+    @classmethod
+    def from_blocks(cls, form: Form, blocks: Iterable[Block]) -> TritTensor:
+        """The tensor of *form* whose rows come block by block (SPEC 3.2).
+
+        A block is (first row, codes, offset levels): the first row a multiple
+        of 5, uint8 codes (n, G) in 0..26, uint8 levels plus H (n, K). Every
+        row must come once; n is a multiple of 5 but in the last block.
+        """
+        planes = [np.empty(shape, np.uint8) for shape in form.plane_shapes]
+        for start, codes, offsets in blocks:
+            first, last = start // ROWS_PER_BYTE, packed_rows(start + len(codes))
+            pack_digits(codes, CODE_TRITS, [plane[first:last] for plane in planes[:CODE_TRITS]])
+            weight_planes = [plane[first:last] for plane in planes[:CODE_TRITS - 1:-1]]
+            pack_digits(offsets, form.depth, weight_planes)
+        return cls(form, planes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the decoded tensor."""
+        return self.form.shape
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the source, "F32", "F16" or "BF16": what `dequantize` gives by default."""
+        return self.form.dtype
+
+    @property
+    def depth(self) -> int:
+        """d, the trits of a weight: 1 to 4."""
+        return self.form.depth
+
+    @property
+    def shift(self) -> int:
+        """The power of 3 that multiplies every step."""
+        return self.form.shift
+
+    @property
+    def group_size(self) -> int:
+        """Consecutive weights along the last axis that share a code."""
+        return self.form.group_size
+
+    @property
+    def codebook(self) -> F32:
+        """The 27 steps, float32, read-only."""
+        return self.form.codebook
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed planes and the codebook."""
+        return sum(plane.nbytes for plane in self.planes) + self.codebook.nbytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits stored a weight: packed planes and codebook."""
+        return 8 * self.nbytes / math.prod(self.shape)
+
+    @property
+    def information_bits_per_weight(self) -> float:
+        """log2(3) times the trits of weights and codes, a weight: no packing stores fewer bits."""
+        trits = self.depth + CODE_TRITS * self.form.groups / self.form.columns
+        return math.log2(BASE) * trits
+
+    @property
+    def codes(self) -> U8:
+        """The code of every group: uint8 in 0..26, of shape (..., G)."""
+        codes = np.empty((self.form.rows, self.form.groups), np.uint8)
+        unpack_digits(self.planes[:CODE_TRITS], codes)
+        return codes.reshape(*self.shape[:-1], self.form.groups)
+
+    def levels(self) -> npt.NDArray[np.int8]:
+        """The level of every weight: int8 in -H..H, of the tensor's shape (SPEC 2.2)."""
+        levels = np.empty((self.form.rows, self.form.columns), np.uint8)
+        H = largest_level(self.depth)
+        for start, stop in row_blocks(self.form):
+            unpack_digits(self._weights(start, stop), levels[start:stop], minus=H)
+        return levels.view(np.int8).reshape(self.shape)
+
+    def scales(self) -> F32:
+        """step[c] * 3^shift of every group: float32, exact, of shape (..., G) (SPEC 5.3)."""
+        return self._scale_table()[self.codes]
+
+    def dequantize(self, dtype: npt.DTypeLike | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """The weights (SPEC 5.3): exact in float32, rounded once in float16 and bfloat16.
+
+        *dtype* is "F32", "F16", "BF16" or the NumPy dtype of one; by default
+        that of *out*, or else the tensor's own. *out* is filled and returned
+        where given: C-contiguous, of the tensor's shape.
+
+        Raises TritError where *dtype* or *out* is unfit, or where a value
+        would overflow a *dtype* narrower than the tensor's own (CB-5).
+        """
+        result = self._output(dtype, out)
+        flat = result.reshape(self.form.rows, self.form.columns)
+        for start, stop, left, right in self._tiles():
+            self._decode_tile(flat[start:stop, left:right], start, stop, left, right)
+        return result
+
+    def truncate(self, depth: int) -> TritTensor:
+        """The tensor of the top *depth* weight planes, which it shares (SPEC 5.4).
+
+        Its levels are this tensor's, divided by 3^(d - depth) and correctly rounded.
+
+        Raises TritError (TEN-2) where *depth* is above the tensor's own.
+        """
+        form = self.form.truncated(depth)
+        return TritTensor(form, self.planes[: CODE_TRITS + depth])
+
+    def get_rows(self, start: int, stop: int) -> TritTensor:
+        """The rows [start, stop) as a tensor of shape (stop - start, K), packed anew."""
+        form = replace(self.form, shape=(check_rows(start, stop, self.form.rows), self.form.columns))
+        return TritTensor(form, [slice_rows(plane, start, stop) for plane in self.planes])
+
+    def __repr__(self) -> str:
+        return (
+            f"TritTensor(shape={self.shape}, dtype={self.dtype}, depth={self.depth}, shift={self.shift}, "
+            f"group_size={self.group_size}, bits_per_weight={self.bits_per_weight:.3f})"
+        )
+
+    def _scale_table(self) -> F32:
+        # "step * 3^shift is exact in binary32": 18 significant bits times at most 27, 5 bits.
+        return self.codebook * np.float32(BASE**self.shift)
+
+    def _output(self, dtype: npt.DTypeLike | None, out: np.ndarray | None) -> np.ndarray:
+        if dtype is None:
+            dtype = self.dtype if out is None else out.dtype
+        name = float_name(dtype)
+        check_codebook(self.codebook, self.depth, self.shift, name)
+        if out is None:
+            return np.empty(self.shape, FLOATS[name])
+        if out.shape != self.shape or out.dtype != FLOATS[name] or not out.flags.c_contiguous:
+            raise TritError(
+                f"out must be C-contiguous {FLOATS[name]} {self.shape}, not {out.dtype} {out.shape}"
+            )
+        return out
+
+    def _tiles(self) -> Iterator[tuple[int, int, int, int]]:
+        """Ranges (start, stop, left, right) of about TILE_WEIGHTS weights, whole groups and byte rows."""
+        form = self.form
+        groups = max(1, TILE_WEIGHTS // (form.group_size * ROWS_PER_BYTE))
+        width = min(form.columns, groups * form.group_size)
+        height = max(1, TILE_WEIGHTS // (width * ROWS_PER_BYTE)) * ROWS_PER_BYTE
+        for start in range(0, form.rows, height):
+            for left in range(0, form.columns, width):
+                yield start, min(start + height, form.rows), left, min(left + width, form.columns)
+
+    def _decode_tile(self, out: np.ndarray, start: int, stop: int, left: int, right: int) -> None:
+        """Write the weights of a tile into *out*, (stop - start, right - left).
+
+        "A weight is step[c] * 3^shift * k, exactly": 18 significant bits times
+        an integer of at most 40 (6 bits) fit binary32, so no product rounds.
+        """
+        levels = np.empty(out.shape, np.uint8)
+        unpack_digits(self._weights(start, stop, left, right), levels, minus=largest_level(self.depth))
+        first, last = start // ROWS_PER_BYTE, packed_rows(stop)
+        groups = slice(left // self.group_size, -(-right // self.group_size))
+        codes = np.empty((stop - start, groups.stop - groups.start), np.uint8)
+        unpack_digits([plane[first:last, groups] for plane in self.planes[:CODE_TRITS]], codes)
+        size = min(self.group_size, self.form.columns)
+        table = np.repeat(self._scale_table()[:, None], size, axis=1)  # a row of equal scales a code
+        count = max(1, CHUNK_WEIGHTS // out.shape[1])
+        in_place = out.dtype == np.float32 and out.flags.c_contiguous and out.shape[1] % size == 0
+        scratch = out if in_place else np.empty((min(count, len(out)), codes.shape[1] * size), np.float32)
+        for row in range(0, len(out), count):
+            chunk = slice(row, min(row + count, len(out)))
+            values = out[chunk] if in_place else scratch[: chunk.stop - row]
+            # Codes are below 27, so nothing clips: the mode lets NumPy write into values at once.
+            table.take(codes[chunk], axis=0, mode="clip", out=values.reshape(len(values), -1, size))
+            values[:, : out.shape[1]] *= levels[chunk].view(np.int8).astype(np.float32)
+            if not in_place:  # "rounded once, to nearest, ties to even"
+                out[chunk] = values[:, : out.shape[1]]
+
+    def _weights(self, start: int, stop: int, left: int = 0, right: int | None = None) -> list[U8]:
+        """The packed weight planes of a tile, least significant first."""
+        first, last = start // ROWS_PER_BYTE, packed_rows(stop)
+        return [plane[first:last, left:right] for plane in self.planes[: CODE_TRITS - 1 : -1]]
+
+
+def row_blocks(form: Form) -> Iterator[tuple[int, int]]:
+    """Ranges [start, stop) of rows, whole byte rows each, of about TILE_WEIGHTS weights."""
+    step = max(1, TILE_WEIGHTS // (form.columns * ROWS_PER_BYTE)) * ROWS_PER_BYTE
+    for start in range(0, form.rows, step):
+        yield start, min(start + step, form.rows)
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Raise TritError where *shape* is no shape of a tensor (SPEC 5.1)."""
+    # "The rank of a tensor MUST be at most 8."
+    if len(shape) > MAX_RANK:
+        raise TritError(f"rank {len(shape)} is above {MAX_RANK}", clause="SHAPE-1")
+    # "The product of a tensor's non-zero axes MUST be at most 2^48."
+    if math.prod(axis for axis in shape if axis) > MAX_ELEMENTS:  # Python integers: nothing wraps
+        raise TritError(f"shape {list(shape)} has more than 2^48 elements", clause="SHAPE-2")
+
+
+def check_group_size(group_size: int) -> int:
+    """*group_size* itself, or TritError (TEN-4) where it is no integer from 1 to 65,536."""
+    # "The group size MUST lie in 1..65536."
+    whole = isinstance(group_size, int | np.integer) and not isinstance(group_size, bool)
+    if not whole or not 1 <= group_size <= MAX_GROUP_SIZE:
+        message = f"group size must be an integer from 1 to {MAX_GROUP_SIZE}, not {group_size!r}"
+        raise TritError(message, clause="TEN-4")
+    return int(group_size)
+
+
+def check_rows(start: int, stop: int, rows: int) -> int:
+    """The count of rows [start, stop), or TritError where they are none of *rows*."""
+    if not 0 <= start < stop <= rows:
+        raise TritError(f"rows [{start}, {stop}) are not within the {rows} rows there are")
+    return stop - start
+
+
+def slice_rows(plane: U8, start: int, stop: int) -> U8:
+    """The packed plane of rows [start, stop) of a packed *plane*, (byte rows, columns)."""
+    first, last = start // ROWS_PER_BYTE, packed_rows(stop)
+    block = plane[first:last]
+    trits = unpack(block, len(block) * ROWS_PER_BYTE)
+    return pack(trits[start - first * ROWS_PER_BYTE : stop - first * ROWS_PER_BYTE])
+
+
+def float_name(dtype: npt.DTypeLike) -> str:
+    """The name, "F32", "F16" or "BF16", of a float dtype or its name; else TritError (TEN-5)."""
+    for name, known in FLOATS.items():
+        if dtype == name or (not isinstance(dtype, str) and np.dtype(dtype) == known):
+            return name
+    raise TritError(f"dtype {dtype} is none of {', '.join(FLOATS)}", clause="TEN-5")
+
+
+def _least_depth(levels: np.ndarray) -> int:
+    largest = max(int(levels.max()), -int(levels.min())) if levels.size else 0
+    for depth in range(1, MAX_DEPTH + 1):
+        if largest <= largest_level(depth):
+            return depth
+    raise TritError(f"a level of magnitude {largest} is beyond depth {MAX_DEPTH}", clause="TRIT-2")

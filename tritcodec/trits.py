@@ -1,0 +1,93 @@
+"""SPEC 2: levels and the trits they are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import TritError
+
+MAX_DEPTH = 4
+BASE = 3
+
+I8 = npt.NDArray[np.int8]
+
+
+def largest_level(depth: int) -> int:
+    """H = (3^depth - 1) / 2, the largest level of *depth* trits (SPEC 2.2).
+
+    >>> [largest_level(depth) for depth in (1, 2, 3, 4)]
+    [1, 4, 13, 40]
+    """
+    return (BASE**depth - 1) // 2
+
+
+def check_depth(depth: int) -> int:
+    """*depth* itself, or TritError (TEN-2) where it is no integer from 1 to 4."""
+    # "The depth of a trit tensor MUST be 1, 2, 3 or 4."
+    if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or not 1 <= depth <= MAX_DEPTH:
+        raise TritError(f"depth must be an integer from 1 to {MAX_DEPTH}, not {depth!r}", clause="TEN-2")
+    return int(depth)
+
+
+def split(levels: npt.ArrayLike, depth: int) -> I8:
+    """The trit planes of *levels*, least significant first (SPEC 2.2).
+
+    Takes int8 of any shape in -H..H, H = (3^depth - 1) / 2; gives int8 of
+    shape (depth, ...) in {-1, 0, +1} with levels = sum of planes[p] * 3^p.
+
+    >>> split(np.array([5, -4], np.int8), 3).tolist()
+    [[-1, -1], [-1, -1], [1, 0]]
+
+    Raises TritError (TRIT-2: a level beyond the depth).
+    """
+    depth = check_depth(depth)
+    rest = offset_levels(levels, depth)
+    planes = np.empty((depth, *rest.shape), np.uint8)
+    for p in range(depth):
+        upper = rest // np.uint8(BASE)
+        planes[p] = rest - upper * np.uint8(BASE) - np.uint8(1)  # digit - 1: 255 is -1
+        rest = upper
+    return planes.view(np.int8)
+
+
+def join(planes: npt.ArrayLike) -> I8:
+    """Levels from trit planes, least significant first; the inverse of `split` (SPEC 2.2).
+
+    Takes int8 of shape (depth, ...) in {-1, 0, +1}, depth 1 to 4; gives int8.
+
+    >>> join(np.array([[-1], [-1], [1]], np.int8)).tolist()
+    [5]
+
+    Raises TritError (TRIT-1: a value that is no trit).
+    """
+    planes = np.asarray(planes)
+    if planes.dtype != np.int8 or planes.ndim < 1:
+        raise TritError(f"trit planes must be int8 of shape (depth, ...), not {planes.dtype} {planes.shape}")
+    check_depth(len(planes))
+    # "A trit MUST be -1, 0 or +1."
+    if planes.size and (planes.max() > 1 or planes.min() < -1):
+        raise TritError("a trit plane holds a value other than -1, 0 and +1", clause="TRIT-1")
+    levels = planes[-1].copy()
+    for plane in planes[-2::-1]:  # Horner: |partial level| <= 40, within int8
+        levels *= np.int8(BASE)
+        levels += plane
+    return levels
+
+
+def offset_levels(levels: npt.ArrayLike, depth: int) -> npt.NDArray[np.uint8]:
+    """Levels plus H, as uint8 in 0..3^depth-1: the form whose base-3 digits are trits plus one.
+
+    Raises TritError (TRIT-2) where a level lies outside -H..H.
+    """
+    levels = np.asarray(levels)
+    if levels.dtype != np.int8:
+        raise TritError(f"levels must be int8, not {levels.dtype}")
+    H = largest_level(depth)
+    # No value of int8 outside -H..H wraps into 0..2H: k + H modulo 256 is then 2H+1..167 or 168..255.
+    offset = levels.view(np.uint8) + np.uint8(H)
+    # "A level of depth d MUST lie in -H..H, where H = (3^d - 1)/2."
+    if offset.size and offset.max() > 2 * H:
+        at = tuple(int(i) for i in np.argwhere(offset > 2 * H)[0])
+        raise TritError(f"level {levels[at]} at {at} is outside -{H}..{H} (depth {depth})", clause="TRIT-2")
+    return offset
