@@ -39,13 +39,14 @@ def check_codebook(codebook: npt.ArrayLike, depth: int, shift: int, dtype: str) 
     steps = np.array(codebook, order="C")
     # "A codebook MUST hold exactly 27 steps of binary32."
     if steps.shape != (CODES,) or steps.dtype != np.float32:
-        raise TritError(f"a codebook is {CODES} float32 steps, not {steps.dtype} {steps.shape}", clause="CB-1")
+        message = f"a codebook is {CODES} float32 steps, not {steps.dtype} {steps.shape}"
+        raise TritError(message, clause="CB-1")
     bits = steps.view(np.uint32)
     # "Every step MUST be positive, normal and finite."  (a float's bits, read as an integer, order like it)
     lowest, infinity = 0x0080_0000, 0x7F80_0000
     _refuse(steps, (bits < lowest) | (bits >= infinity), "is not a positive normal number", "CB-2")
     # "The steps MUST be strictly increasing."
-    _refuse(steps, np.r_[False, bits[1:] <= bits[:-1]], "is not above the step before it", "CB-3")
+    _refuse(steps[1:], bits[1:] <= bits[:-1], "is not above the step before it", "CB-3")
     # "The low six bits of every step's significand MUST be zero."
     _refuse(steps, bits % (1 << FREE_BITS) != 0, "has more than 18 significant bits", "CB-4")
     # "step[26] * 3^shift * H, rounded to the tensor's dtype, MUST be finite."
@@ -70,5 +71,5 @@ def check_codes(codes: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 def _refuse(steps: F32, wrong: npt.NDArray[np.bool_], message: str, clause: str) -> None:
     if wrong.any():
-        i = int(wrong.argmax())
-        raise TritError(f"step {i} of the codebook, {steps[i]!r}, {message}", clause=clause)
+        step = steps[int(wrong.argmax())]
+        raise TritError(f"step {step!s} of the codebook {message}", clause=clause)

@@ -20,6 +20,10 @@ class TritError(ValueError):
         ending = f" [{clause}]" if clause else ""
         super().__init__(f"{place}{message}{ending}")
 
+    def at(self, where: str) -> TritError:
+        """The same error, found at *where*."""
+        return TritError(self.message, clause=self.clause, where=where)
+
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip between processes with clause and place (pickle)."""
         return _rebuild, (self.message, self.clause, self.where)

@@ -4,7 +4,7 @@ Everything in a trit tensor is packed here. A level `k` of depth `d` is held
 as its *offset* form `u = k + H`, a uint8 in 0..3^d-1 whose base-3 digits are
 the trits plus one; a code is that form already. The two kernels,
 `pack_digits` and `unpack_digits`, take several planes at once; `pack` and
-`unpack` are their one-plane case on arrays of any rank.
+`unpack` are the one-plane case, with the checks that a caller's arrays need.
 
 All arithmetic is uint8 modulo 256. That is exact, because every result is
 known to lie in 0..242 (a byte) or 0..80 (digits), whatever wrapped before.
@@ -13,6 +13,7 @@ known to lie in 0..242 (a byte) or 0..80 (digits), whatever wrapped before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +24,12 @@ from .trits import BASE, largest_level
 ROWS_PER_BYTE = 5
 ZERO_BYTE = 121  # five trits of 0: 1 + 3 + 9 + 27 + 81
 MAX_BYTE = 242  # five digits of 2: 2 * (1 + 3 + 9 + 27 + 81)
-BLOCK_WEIGHTS = 1 << 19  # bytes a kernel takes at once, so that its arrays stay in L2
+BOX_BYTES = 1 << 15  # packed bytes a kernel takes at once, so that its arrays stay in L2
 
 U8 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int8]
+THREE = np.array(BASE, np.uint8)
+Box = tuple[slice, ...]
 
 
 def packed_rows(rows: int) -> int:
@@ -50,16 +53,13 @@ def pack(trits: npt.ArrayLike, axis: int = 0) -> U8:
     if trits.dtype != np.int8:
         raise TritError(f"trits must be int8, not {trits.dtype}")
     axis = _axis(trits, axis)
-    rows = np.moveaxis(trits, axis, 0)
-    packed = np.empty(_resized(trits.shape, axis, packed_rows(len(rows))), np.uint8)
-    target = np.moveaxis(packed, axis, 0)
-    for start, stop in blocks(rows):
-        block = rows[start:stop]
+    packed = np.empty(_resized(trits.shape, axis, packed_rows(trits.shape[axis])), np.uint8)
+    for byte_box, box in boxes(trits.shape, axis):
+        part, bytes_ = trits[box], packed[byte_box]
         # "A trit MUST be -1, 0 or +1."
-        if block.size and (block.max() > 1 or block.min() < -1):
+        if part.max() > 1 or part.min() < -1:
             _refuse_trits(trits)
-        bytes_ = target[start // ROWS_PER_BYTE : packed_rows(stop)]
-        _weigh(_filled(block.view(np.uint8), 0), bytes_)
+        _weigh(_filled(part.view(np.uint8).swapaxes(0, axis), 0), bytes_.swapaxes(0, axis))
         bytes_ += np.uint8(ZERO_BYTE)  # P(t + 1) = P(t) + P(1)
     return packed
 
@@ -84,14 +84,9 @@ def unpack(packed: npt.ArrayLike, size: int, axis: int = 0) -> I8:
             f"{size} trits take {packed_rows(size)} bytes along axis {axis}, not {packed.shape[axis]}",
             clause="PACK-1",
         )
-    source = np.moveaxis(packed, axis, 0)
-    check_plane(source, size)
-    trits = np.empty(_resized(packed.shape, axis, size), np.int8)
-    target = np.moveaxis(trits, axis, 0)
-    for start, stop in blocks(target):
-        bytes_ = source[start // ROWS_PER_BYTE : packed_rows(stop)]
-        unpack_digits([bytes_], target[start:stop].view(np.uint8), minus=1)
-    return trits
+    check_plane(np.moveaxis(packed, axis, 0), size)
+    trits = np.empty(_resized(packed.shape, axis, size), np.uint8)
+    return unpack_digits([packed], trits, minus=1, axis=axis).view(np.int8)
 
 
 def pack_digits(digits: U8, count: int, out: Sequence[U8]) -> None:
@@ -104,73 +99,87 @@ def pack_digits(digits: U8, count: int, out: Sequence[U8]) -> None:
     Packing P(u) = sum of u[5r+i] * 3^i is linear, and digit p is
     q_p - 3 * q_(p+1) with q_p = u // 3^p, so plane p is P(q_p) - 3 * P(q_(p+1)).
     """
-    digits = _filled(digits, largest_level(count))
-    for p, plane in enumerate(out):
-        if p:
-            digits = digits // np.uint8(BASE)
-        _weigh(digits, plane)
-    for lower, upper in zip(out, out[1:], strict=False):
-        lower -= upper * np.uint8(BASE)
+    for byte_box, box in boxes(digits.shape):
+        quotient = _filled(digits[box], largest_level(count))
+        planes = [plane[byte_box] for plane in out]
+        _weigh(quotient, planes[0])
+        for lower, upper in zip(planes, planes[1:], strict=False):
+            quotient = quotient // THREE
+            _weigh(quotient, upper)
+            lower -= upper * THREE
 
 
-def unpack_digits(planes: Sequence[U8], out: U8, minus: int = 0) -> U8:
+def unpack_digits(planes: Sequence[U8], out: U8, minus: int = 0, axis: int = 0) -> U8:
     """Digits 0..3^n-1 of *n* packed *planes*, least significant first, in *out* (SPEC 3.2).
 
-    Takes uint8 arrays of shape (ceil(rows / 5), ...) that `check_plane` has
-    passed; fills and returns *out*, uint8 of shape (rows, ...). *minus* is
-    taken off every result, modulo 256: H gives levels, to be viewed as int8.
-
-    Digit i of byte b is q_i - 3 * q_(i+1) with q_i = b // 3^i, so the planes
-    are summed as Q_i = sum of 3^p * (b_p // 3^i) and split into rows once.
+    Takes uint8 arrays with ceil(size / 5) entries along *axis* that
+    `check_plane` has passed; fills and returns *out*, uint8 with *size*.
+    *minus* is taken off every result, modulo 256: H gives levels, to be
+    viewed as int8.
     """
-    lower = _combine(planes)
-    for i in range(ROWS_PER_BYTE - 1):
-        planes = [plane // np.uint8(BASE) for plane in planes]
-        upper = _combine(planes)
-        threefold = upper * np.uint8(BASE)
-        if minus:
-            threefold += np.uint8(minus)
-        target = out[i::ROWS_PER_BYTE]
-        np.subtract(lower[: len(target)], threefold[: len(target)], out=target)
-        lower = upper
-    target = out[ROWS_PER_BYTE - 1 :: ROWS_PER_BYTE]
-    np.subtract(lower[: len(target)], np.uint8(minus), out=target)  # b // 3^5 is 0
+    # One allocation serves all boxes: malloc gives big ones back at once, and each page faults in anew.
+    work = np.empty((len(planes) + 1) * ROWS_PER_BYTE * min(BOX_BYTES, planes[0].size), np.uint8)
+    for byte_box, box in boxes(out.shape, axis):
+        parts = [plane[byte_box].swapaxes(0, axis) for plane in planes]
+        _split_rows(parts, out[box].swapaxes(0, axis), minus, work)
     return out
 
 
 def check_plane(packed: U8, rows: int) -> None:
     """Raise TritError where *packed*, (ceil(rows / 5), ...), is no packed plane (SPEC 3.1)."""
+    at = invalid_byte(packed)
+    if at is not None:
+        value, place = packed.flat[at], tuple(int(i) for i in np.unravel_index(at, packed.shape))
+        raise TritError(f"byte {value} at {place} is above {MAX_BYTE}", clause="PACK-2")
+    at = invalid_padding(packed[-1:], rows)
+    if at is not None:
+        value, place = packed[-1].flat[at], tuple(int(i) for i in np.unravel_index(at, packed.shape[1:]))
+        message = f"byte {value} at {(len(packed) - 1, *place)} pads missing rows with trits that are not 0"
+        raise TritError(message, clause="PACK-3")
+
+
+def invalid_byte(packed: U8) -> int | None:
+    """The index in C order of the first byte above 242, or None (PACK-2)."""
     # "Every byte of a packed plane MUST be at most 242."
-    if packed.size and packed.max() > MAX_BYTE:
-        at = tuple(int(i) for i in np.argwhere(packed > MAX_BYTE)[0])
-        raise TritError(f"byte {packed[at]} at {at} is above {MAX_BYTE}", clause="PACK-2")
+    if not packed.size or packed.max() <= MAX_BYTE:
+        return None
+    return int((packed > MAX_BYTE).argmax())
+
+
+def invalid_padding(last: U8, rows: int) -> int | None:
+    """The index of the first byte of the *last* byte row whose padding is not trits of 0, or None (PACK-3)."""
     # "A trit that pads the last byte row MUST be 0."
     used = rows % ROWS_PER_BYTE
-    if used:
-        padding = packed[-1] // np.uint8(BASE**used)
-        zeros = (BASE ** (ROWS_PER_BYTE - used) - 1) // 2  # every digit 1
-        if (padding != zeros).any():
-            at = (len(packed) - 1, *(int(i) for i in np.argwhere(padding != zeros)[0]))
-            raise TritError(
-                f"byte {packed[at]} at {at} pads {ROWS_PER_BYTE - used} missing rows with trits that are not 0",
-                clause="PACK-3",
-            )
+    if not used or not last.size:
+        return None
+    zeros = largest_level(ROWS_PER_BYTE - used)  # every padding digit is 1
+    wrong = last // np.uint8(BASE**used) != zeros
+    return int(wrong.argmax()) if wrong.any() else None
 
 
-def blocks(rows: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Ranges [start, stop) over axis 0, whole byte rows each, of about BLOCK_WEIGHTS elements."""
-    width = max(1, rows[:1].size)
-    step = max(1, BLOCK_WEIGHTS // (width * ROWS_PER_BYTE)) * ROWS_PER_BYTE
-    for start in range(0, len(rows), step):
-        yield start, min(start + step, len(rows))
+def boxes(shape: tuple[int, ...], axis: int = 0) -> Iterator[tuple[Box, Box]]:
+    """Boxes of at most BOX_BYTES bytes that cover an array of *shape*, packed along *axis*.
+
+    Gives pairs: a box of the packed array, and the box of *shape* that it
+    holds, which may reach beyond the end. The last axes are whole where they fit.
+    """
+    packed = _resized(shape, axis, packed_rows(shape[axis]))
+    room, sides = BOX_BYTES, list(packed)
+    for i in reversed(range(len(packed))):
+        sides[i] = max(1, min(packed[i], room))
+        room //= sides[i]
+    for corner in product(*(range(0, length, side) for length, side in zip(packed, sides, strict=True))):
+        box = [slice(start, start + side) for start, side in zip(corner, sides, strict=True)]
+        wide = slice(box[axis].start * ROWS_PER_BYTE, box[axis].stop * ROWS_PER_BYTE)
+        yield tuple(box), (*box[:axis], wide, *box[axis + 1 :])
 
 
 def _weigh(digits: U8, out: U8) -> None:
     """P(u) into *out*: the sum over i of 3^i * u[5r+i], modulo 256, by Horner's rule."""
-    np.multiply(digits[ROWS_PER_BYTE - 1 :: ROWS_PER_BYTE], np.uint8(BASE), out=out)
+    np.multiply(digits[ROWS_PER_BYTE - 1 :: ROWS_PER_BYTE], THREE, out=out)
     for i in range(ROWS_PER_BYTE - 2, 0, -1):
         out += digits[i::ROWS_PER_BYTE]
-        out *= np.uint8(BASE)
+        out *= THREE
     out += digits[0::ROWS_PER_BYTE]
 
 
@@ -182,13 +191,31 @@ def _filled(digits: U8, zero: int) -> U8:
     return np.concatenate([digits, np.full((missing, *digits.shape[1:]), zero, np.uint8)])
 
 
-def _combine(planes: Sequence[U8]) -> U8:
-    """The sum over p of 3^p * planes[p], modulo 256, by Horner's rule."""
-    total = planes[-1]
-    for plane in reversed(planes[:-1]):
-        total = total * np.uint8(BASE)
-        total += plane
-    return total
+def _split_rows(planes: Sequence[U8], out: U8, minus: int, work: U8) -> None:
+    """`unpack_digits` of one box along axis 0; *work* holds 5 * (n + 1) times its bytes.
+
+    Digit i of byte b is q_i - 3 * q_(i+1) with q_i = b // 3^i, so the planes
+    are summed as Q_i = sum over p of 3^p * q_(p,i) and split into rows once.
+    """
+    n, shape = len(planes), planes[0].shape
+    work = work[: (n + 1) * ROWS_PER_BYTE * planes[0].size].reshape(n + 1, ROWS_PER_BYTE, *shape)
+    threefold, q = work[0], work[1:]
+    for p, plane in enumerate(planes):
+        q[p, 0] = plane
+    for i in range(1, ROWS_PER_BYTE):
+        np.floor_divide(q[:, i - 1], THREE, out=q[:, i])
+    Q = q[n - 1]
+    for p in reversed(range(n - 1)):  # Horner
+        Q *= THREE
+        Q += q[p]
+    np.multiply(Q[1:], THREE, out=threefold[:-1])
+    threefold[-1] = 0  # b // 3^5
+    threefold += np.uint8(minus)
+    whole, rest = divmod(len(out), ROWS_PER_BYTE)
+    fives = out[: whole * ROWS_PER_BYTE].reshape(whole, ROWS_PER_BYTE, *shape[1:])
+    np.subtract(Q[:, :whole], threefold[:, :whole], out=fives.swapaxes(0, 1))
+    if rest:
+        np.subtract(Q[:rest, whole], threefold[:rest, whole], out=out[-rest:])
 
 
 def _axis(array: np.ndarray, axis: int) -> int:

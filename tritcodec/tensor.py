@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .codebook import CODE_TRITS, CODES, FLOATS, check_codebook, check_codes
+from .codebook import CODE_TRITS, FLOATS, check_codebook, check_codes
 from .errors import TritError
 from .packing import (
     ROWS_PER_BYTE,
@@ -282,7 +282,8 @@ class TritTensor:
 
     def _scale_table(self) -> F32:
         # "step * 3^shift is exact in binary32": 18 significant bits times at most 27, 5 bits.
-        return self.codebook * np.float32(BASE**self.shift)
+        table: F32 = self.codebook * np.float32(BASE**self.shift)
+        return table
 
     def _output(self, dtype: npt.DTypeLike | None, out: np.ndarray | None) -> np.ndarray:
         if dtype is None:

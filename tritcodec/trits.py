@@ -19,7 +19,8 @@ def largest_level(depth: int) -> int:
     >>> [largest_level(depth) for depth in (1, 2, 3, 4)]
     [1, 4, 13, 40]
     """
-    return (BASE**depth - 1) // 2
+    H: int = (BASE**depth - 1) // 2
+    return H
 
 
 def check_depth(depth: int) -> int:
@@ -68,7 +69,7 @@ def join(planes: npt.ArrayLike) -> I8:
     # "A trit MUST be -1, 0 or +1."
     if planes.size and (planes.max() > 1 or planes.min() < -1):
         raise TritError("a trit plane holds a value other than -1, 0 and +1", clause="TRIT-1")
-    levels = planes[-1].copy()
+    levels: I8 = planes[-1].copy()
     for plane in planes[-2::-1]:  # Horner: |partial level| <= 40, within int8
         levels *= np.int8(BASE)
         levels += plane
@@ -85,7 +86,7 @@ def offset_levels(levels: npt.ArrayLike, depth: int) -> npt.NDArray[np.uint8]:
         raise TritError(f"levels must be int8, not {levels.dtype}")
     H = largest_level(depth)
     # No value of int8 outside -H..H wraps into 0..2H: k + H modulo 256 is then 2H+1..167 or 168..255.
-    offset = levels.view(np.uint8) + np.uint8(H)
+    offset: npt.NDArray[np.uint8] = levels.view(np.uint8) + np.uint8(H)
     # "A level of depth d MUST lie in -H..H, where H = (3^d - 1)/2."
     if offset.size and offset.max() > 2 * H:
         at = tuple(int(i) for i in np.argwhere(offset > 2 * H)[0])
