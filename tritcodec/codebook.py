@@ -26,6 +26,9 @@ OVERFLOW: dict[str, float] = {  # the least magnitude that rounds to infinity
     "F16": 65520.0,  # the middle between 65504 and 2^16 rounds up, to even
     "BF16": (2 - 2.0**-8) * 2.0**127,
 }
+# The 27 least steps from 1 on: for a tensor of zeros, and where the steps are not known yet.
+UNIT_STEPS: F32 = (1 + np.arange(CODES) * 2.0 ** (FREE_BITS - 23)).astype(np.float32)
+UNIT_STEPS.flags.writeable = False
 
 
 def check_codebook(codebook: npt.ArrayLike, depth: int, shift: int, dtype: str) -> F32:

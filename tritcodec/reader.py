@@ -95,9 +95,9 @@ class TritFile:
         self._source = Source(path)
         try:
             self.preamble, self.header, self.segments = read_directory(self._source)
-        except BaseException:
+        except TritError as error:
             self._source.close()
-            raise
+            raise error.at(f"{self.path}: {error.where}") from None
         self._entries = {entry.name: entry for entry in self.header.entries}
         self._segments: dict[str, list[Segment]] = {name: [] for name in self._entries}
         for segment in self.segments:  # file order, so that each tensor's parts come in order, too

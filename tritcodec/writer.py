@@ -24,6 +24,7 @@ from .header import (
     Preamble,
     RawEntry,
     TritEntry,
+    decode_header,
     encode_header,
     encode_preamble,
 )
@@ -50,9 +51,9 @@ class TritWriter:
     ) -> None:
         self.path = Path(path)
         self.metadata = dict(metadata or {})
-        self.entries = sorted(entries, key=lambda entry: entry.name.encode(errors="surrogatepass"))
-        header = encode_header(self.entries, self.metadata)
-        segments, self.size = layout(len(header), self.entries)
+        header = encode_header(list(entries), self.metadata)
+        self._entries = {entry.name: entry for entry in decode_header(header).entries}
+        segments, self.size = layout(len(header), list(self._entries.values()))
         self._segments = {(segment.entry.name, segment.part): segment for segment in segments}
         self._digests: dict[tuple[str, int], bytes] = {}
         if self.path.is_dir():
@@ -85,7 +86,17 @@ class TritWriter:
         return digest.digest()
 
     def put(self, name: str, tensor: Tensor) -> None:
-        """Write all segments of tensor *name*."""
+        """Write all segments of tensor *name*, and for a trit tensor its codebook.
+
+        The codebook in the entry that the writer was made with is only a
+        placeholder: it is known when the tensor is, and its size is fixed.
+        Every other field has to be that of the entry.
+        """
+        entry = describe(name, tensor)
+        planned = self._entries.get(name)
+        if planned is None or _shape_of(entry) != _shape_of(planned):
+            raise TritError("the tensor is not that of the directory", where=f"tensor {name!a}")
+        self._entries[name] = entry
         planes = tensor.planes if isinstance(tensor, TritTensor) else [_little_endian(tensor)]
         for part, plane in enumerate(planes):
             self.write(name, part, [np.ascontiguousarray(plane)])
@@ -106,7 +117,7 @@ class TritWriter:
         missing = self._segments.keys() - self._digests.keys()
         if missing:
             raise TritError(f"{len(missing)} segments were not written, {min(missing)} the first")
-        header = encode_header([self._with_digests(entry) for entry in self.entries], self.metadata)
+        header = encode_header([self._with_digests(entry) for entry in self._entries.values()], self.metadata)
         self._file.seek(0)
         self._file.write(encode_preamble(Preamble(len(header), self.size, sha256(header).digest())))
         self._file.write(header)
@@ -179,6 +190,14 @@ def raw_dtype(name: str, dtype: np.dtype[Any]) -> str:
         if dtype.newbyteorder("<") == stored:
             return known
     raise TritError(f"dtype {dtype} is not in the table", clause="RAW-1", where=f"tensor {name!a}")
+
+
+def _shape_of(entry: Entry) -> tuple[object, ...]:
+    """Everything of *entry* that the layout or a reader depends on, but the codebook's values."""
+    if isinstance(entry, RawEntry):
+        return entry.dtype, entry.shape
+    form = entry.form
+    return form.dtype, form.shape, form.depth, form.shift, form.group_size
 
 
 def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

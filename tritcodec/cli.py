@@ -1,0 +1,404 @@
+"""The command line: arguments and printing only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from tqdm import tqdm
+
+from .encode import METHODS
+from .errors import TritError
+from .header import MAJOR, MINOR, RAW_DTYPES, Entry, RawEntry, TritEntry
+from .model.export import dequantize_model, trit_path, truncate_model
+from .model.measure import Distortion, distortion_against
+from .model.plan import CONFIGS, Planned
+from .model.policy import Policy
+from .model.run import plan_model, quantize_model
+from .model.source import ModelSource
+from .reader import TritFile, open_file
+from .tensor import GROUP_SIZE, TritTensor
+from .verify import Report, verify_file
+
+EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+KIB = 1024
+NAME_WIDTH = 12  # the least that a name is cut to in a table
+
+EXAMPLES = {
+    "quantize": """examples:
+  tritcodec quantize fixtures/minilm out --configs uniform-d2
+  tritcodec quantize model.safetensors out --configs uniform-d1,uniform-d3 --dry-run
+  tritcodec quantize model out --configs uniform-d2 --keep '*.pooler.*' --quantize 'embeddings.*'""",
+    "dequantize": """examples:
+  tritcodec dequantize out/uniform-d2 restored
+  tritcodec dequantize out/uniform-d4 restored --depth 2 --dtype F16""",
+    "truncate": """examples:
+  tritcodec truncate out/uniform-d4/model.trit small.trit --depth 2
+  tritcodec truncate out/uniform-d4 small --depth 2""",
+    "inspect": """examples:
+  tritcodec inspect out/uniform-d2
+  tritcodec inspect out/uniform-d2/model.trit --against fixtures/minilm""",
+    "verify": """examples:
+  tritcodec verify out/uniform-d2
+  tritcodec verify *.trit --json
+
+exit status: 0 every file is valid, 1 one is invalid, 2 wrong usage or an
+unreadable file, 3 an unsupported version or an unknown flag (and none invalid)""",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with *argv* (default: the process's); gives the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name may not fit the terminal's encoding
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of our output has gone; not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (TritError, OSError) as error:
+        print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("tritcodec: interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tritcodec", description="Pack balanced-ternary quantised weights into .trit files, and back."
+    )
+    about = f"%(prog)s {version('tritcodec')}, format {MAJOR}.{MINOR}"
+    parser.add_argument("--version", action="version", version=about)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_quantize(_command(commands, "quantize", _quantize, "quantise a model folder or a safetensors file"))
+    _add_dequantize(_command(commands, "dequantize", _dequantize, "write a safetensors folder again"))
+    _add_truncate(_command(commands, "truncate", _truncate, "cut a file to fewer trits a weight"))
+    _add_inspect(_command(commands, "inspect", _inspect, "show what is in a file"))
+    _add_verify(_command(commands, "verify", _verify, "check every requirement on files"))
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=EXAMPLES[name],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_quantize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", metavar="SRC", help="a folder with model.safetensors, or a safetensors file")
+    parser.add_argument("out", metavar="OUT", help="a folder; gets one folder a config")
+    known = ", ".join(CONFIGS)
+    parser.add_argument(
+        "--configs",
+        default="uniform-d2",
+        metavar="NAME,...",
+        help=f"what to make, in one pass over the weights: {known} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="keep tensors of such names as they are; repeatable",
+    )
+    parser.add_argument(
+        "--quantize",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="quantise tensors of such names, whatever the recipe says; repeatable",
+    )
+    parser.add_argument(
+        "--group-size",
+        type=int,
+        default=GROUP_SIZE,
+        metavar="N",
+        help="weights a scale (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default=METHODS[0], help="the encoder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--nested", action="store_true", help="choose codes so that truncations are good, too"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+
+
+def _add_dequantize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", metavar="SRC", help="a .trit file, or a folder with model.trit")
+    parser.add_argument("out", metavar="OUT", help="a new folder for model.safetensors and the other files")
+    parser.add_argument(
+        "--dtype",
+        choices=("F32", "F16", "BF16"),
+        help="of the quantised tensors (default: each source's own)",
+    )
+    _add_depth(parser, "decode the top trits only")
+
+
+def _add_truncate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", metavar="SRC", help="a .trit file, or a folder with model.trit")
+    parser.add_argument("out", metavar="OUT", help="a file or a new folder, like SRC")
+    _add_depth(parser, "trits a weight to keep").required = True
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", metavar="SRC", help="a .trit file, or a folder with model.trit")
+    parser.add_argument("--against", metavar="SOURCE", help="the model it was made from: show errors, too")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a .trit file, or a folder with model.trit")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a file")
+
+
+def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action:
+    return parser.add_argument("--depth", type=int, choices=(1, 2, 3, 4), help=purpose)
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    configs = list(dict.fromkeys(arguments.configs.split(",")))
+    policy = Policy(arguments.keep, arguments.quantize)
+    with ModelSource(arguments.src) as source:
+        plans = plan_model(source, configs, policy, arguments.group_size)
+        if arguments.dry_run:
+            print(_plan_table(plans))
+            return 0
+        weights = sum(math.prod(tensor.shape) for tensor in source.tensors)
+        with _progress(weights, "weight") as bar:
+            quantize_model(
+                source,
+                arguments.out,
+                plans,
+                group_size=arguments.group_size,
+                method=arguments.method,
+                nested=arguments.nested,
+                progress=_advance(bar),
+            )
+    for config, planned in plans.items():
+        print(f"{Path(arguments.out, config)}: {_sizes(planned)}")
+    return 0
+
+
+def _dequantize(arguments: argparse.Namespace) -> int:
+    path = trit_path(arguments.src)
+    with open_file(path) as file:
+        weights = sum(math.prod(entry.shape) for entry in file.header.entries)
+    with _progress(weights, "weight") as bar:
+        dequantize_model(
+            arguments.src,
+            arguments.out,
+            dtype=arguments.dtype,
+            depth=arguments.depth,
+            progress=_advance(bar),
+        )
+    print(f"{arguments.out}: {len(file.keys())} tensors, {weights:,} weights")
+    return 0
+
+
+def _truncate(arguments: argparse.Namespace) -> int:
+    truncate_model(arguments.src, arguments.out, arguments.depth)
+    before, after = trit_path(arguments.src), trit_path(arguments.out)
+    print(f"{after}: {after.stat().st_size:,} bytes, from {before.stat().st_size:,}")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    path = trit_path(arguments.src)
+    against = ModelSource(arguments.against) if arguments.against else nullcontext()
+    with open_file(path) as file, against as source:
+        print(f"{path}: format {MAJOR}.{file.header.minor}, {path.stat().st_size:,} bytes")
+        print(f"identity {file.identity}")
+        for key, value in file.metadata.items():
+            print(f"{key}: {ascii(value[:200])[1:-1]}")
+        print()
+        print(_inspect_table(file, source))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    statuses = set()
+    for name in arguments.files:
+        path = trit_path(name)
+        try:
+            with _progress(path.stat().st_size, "B") as bar:
+                report = verify_file(path, bar.update)
+        except (TritError, OSError) as error:
+            print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
+            statuses.add(EXIT_USAGE)
+            continue
+        print(_report_json(path, report) if arguments.json else _report_text(path, report))
+        statuses.add({"valid": 0, "invalid": EXIT_INVALID, "unsupported": EXIT_UNSUPPORTED}[report.verdict])
+    # A file that could not be read hides a verdict, an invalid one outweighs one of unknown version.
+    return next((status for status in (EXIT_USAGE, EXIT_INVALID, EXIT_UNSUPPORTED) if status in statuses), 0)
+
+
+def _report_text(path: Path, report: Report) -> str:
+    head = f"{path}: {report.verdict}"
+    if report.ok:
+        head += f", {report.tensors} tensors, {report.size:,} bytes, identity {report.identity}"
+    return "\n".join(
+        [head, *(f"  {finding}" for finding in report.findings), *(f"  {note}" for note in report.notes)]
+    )
+
+
+def _report_json(path: Path, report: Report) -> str:
+    fields = asdict(report) | {"file": str(path), "verdict": report.verdict}
+    return json.dumps(fields, sort_keys=True)  # ASCII: no name can forge a line
+
+
+def _inspect_table(file: TritFile, source: ModelSource | None) -> str:
+    sources = {tensor.name: tensor for tensor in source.tensors} if source else {}
+    header = ["tensor", "shape", "kind", "stored", "info"] + (["SQNR dB", "error %"] if source else [])
+    rows, total = [], Distortion()
+    for entry in file.header.entries:
+        row = [entry.name, _shape(entry.shape), *_kind(entry)]
+        if source and isinstance(entry, TritEntry):
+            if entry.name not in sources:
+                raise TritError(f"the source has no tensor {entry.name!a}", where=str(source.path))
+            tensor = file.get_tensor(entry.name)
+            error = distortion_against(source, sources[entry.name], cast(TritTensor, tensor))
+            total += error
+            row += _error_cells(error)
+        rows.append(row)
+    return "\n".join([_table(header, rows), "", *_inspect_totals(file, total if source else None)])
+
+
+def _kind(entry: Entry) -> list[str]:
+    """Cells for kind, bits stored and bits of information a weight."""
+    if isinstance(entry, RawEntry):
+        bits = str(8 * RAW_DTYPES[entry.dtype].itemsize)
+        return [f"{entry.dtype} raw", bits, bits]
+    form = entry.form
+    kind = f"{form.dtype} d{form.depth}" + (f"+{form.shift}" if form.shift else "")
+    return [kind, f"{form.bits_per_weight:.3f}", f"{form.information_bits_per_weight:.3f}"]
+
+
+def _error_cells(error: Distortion) -> list[str]:
+    relative = math.sqrt(error.noise / error.signal) if error.signal else 0.0
+    return [f"{error.sqnr:.2f}", f"{100 * relative:.2f}"]
+
+
+def _inspect_totals(file: TritFile, error: Distortion | None) -> list[str]:
+    forms = [entry.form for entry in file.header.entries if isinstance(entry, TritEntry)]
+    raw = [entry for entry in file.header.entries if isinstance(entry, RawEntry)]
+    weights = sum(math.prod(form.shape) for form in forms)
+    lines = []
+    if forms:
+        stored = 8 * sum(form.nbytes for form in forms) / weights
+        content = sum(form.information_bits_per_weight * math.prod(form.shape) for form in forms) / weights
+        bits = f"{stored:.3f} bits a weight stored, {content:.3f} of information"
+        lines.append(f"{len(forms)} quantised: {weights:,} weights, {bits}")
+    if error and forms:
+        sqnr, relative = _error_cells(error)
+        lines.append(f"SQNR over all quantised weights: {sqnr} dB (error {relative} %)")
+    lines.append(f"{len(raw)} raw: {sum(sum(entry.segment_sizes) for entry in raw):,} bytes")
+    return lines
+
+
+def _plan_table(plans: dict[str, list[Planned]]) -> str:
+    configs = list(plans)
+    header = [
+        "tensor",
+        "shape",
+        "dtype",
+        *(config.removeprefix("uniform-") for config in configs),
+        "kept because",
+    ]
+    rows = []
+    for items in zip(*plans.values(), strict=True):
+        tensor = items[0].tensor
+        sizes = [_size(item.stored) for item in items]
+        rows.append([tensor.name, _shape(tensor.shape), tensor.dtype, *sizes, items[0].reason or ""])
+    totals = [f"{config}: {_sizes(planned)}" for config, planned in plans.items()]
+    return "\n".join([_table(header, rows), "", *totals])
+
+
+def _sizes(planned: list[Planned]) -> str:
+    """What a config stores, in words."""
+    quantized = [item for item in planned if item.reason is None]
+    weights = sum(item.weights for item in quantized)
+    packed = sum(item.stored for item in quantized)
+    raw = sum(item.stored for item in planned if item.reason is not None)
+    bits = f" ({8 * packed / weights:.3f} bits a weight)" if weights else ""
+    return f"{weights:,} weights in {packed:,} bytes{bits}, and {raw:,} bytes raw"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """Columns side by side; the first is cut where the terminal is narrow."""
+    cells = [header, *(row + [""] * (len(header) - len(row)) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    room = shutil.get_terminal_size().columns - sum(widths[1:]) - 2 * (len(header) - 1)
+    widths[0] = min(widths[0], max(NAME_WIDTH, room))
+    lines = []
+    for row in cells:
+        name = row[0]
+        if len(name) > widths[0]:
+            tail = (widths[0] - 1) // 2
+            name = f"{name[: widths[0] - 1 - tail]}…{name[-tail:]}"
+        aligned = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *aligned]).rstrip())
+    return "\n".join(lines)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _size(count: int) -> str:
+    """Bytes in a few characters: 950, 36.2K, 1.4M (units of 1024)."""
+    if count < KIB:
+        return str(count)
+    power = min(3, int(math.log(count, KIB)))
+    return f"{count / KIB**power:.1f}{' KMG'[power]}"
+
+
+def _progress(total: int, unit: str) -> tqdm[Any]:
+    """A progress bar: on a terminal only."""
+    return tqdm(total=total, unit=unit, unit_scale=True, disable=None, leave=False)
+
+
+def _advance(bar: tqdm[Any]) -> Callable[[str, int], None]:
+    def advance(name: str, weights: int) -> None:
+        bar.set_postfix_str(name[-40:], refresh=False)
+        bar.update(weights)
+
+    return advance
+
+
+def _one_line(error: Exception) -> str:
+    """What and why, on one line, whatever a name or a path holds."""
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return ": ".join([*names, error.strerror]).translate(CONTROLS)
+    return str(error).translate(CONTROLS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

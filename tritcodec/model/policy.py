@@ -1,0 +1,74 @@
+"""Which tensors of a model are quantised, and why the others are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ..errors import TritError
+from ..header import RAW_DTYPES
+from .source import SourceTensor
+
+# The layer policy of the published recipe: linear layers are quantised, and these are not.
+# Matched without regard to case.
+KEPT = {
+    "*embed*": "embedding",
+    "*wte.*": "embedding",
+    "*wpe.*": "embedding",
+    "*lm_head*": "output head",
+    "*norm*": "normalisation",
+}
+SOURCES = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F32"}  # source dtype: dtype of the trit tensor
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Decides for each tensor; *keep* wins over *quantize*, and both over the recipe.
+
+    Both hold shell patterns (`*`, `?`, `[...]`) that a whole name has to match.
+    """
+
+    keep: Sequence[str] = ()
+    quantize: Sequence[str] = ()
+
+    def reason_to_keep(self, tensor: SourceTensor) -> str | None:
+        """Why *tensor* is kept raw, in a word or two; None where it is quantised.
+
+        Raises TritError where `quantize` asks for a tensor that cannot be.
+        """
+        for pattern in self.keep:
+            if fnmatchcase(tensor.name, pattern):
+                return f"--keep {pattern}"
+        obstacle = _obstacle(tensor)
+        for pattern in self.quantize:
+            if fnmatchcase(tensor.name, pattern):
+                if obstacle:
+                    message = f"--quantize {pattern} asks for it, but it cannot be quantised: {obstacle}"
+                    raise TritError(message, where=f"tensor {tensor.name!a}")
+                return None
+        return obstacle or _recipe(tensor)
+
+    def check(self, tensors: Sequence[SourceTensor]) -> None:
+        """Raise TritError where a pattern matches no tensor: it is mistyped."""
+        for pattern in [*self.keep, *self.quantize]:
+            if not any(fnmatchcase(tensor.name, pattern) for tensor in tensors):
+                raise TritError(f"the pattern {pattern!a} matches no tensor")
+
+
+def _obstacle(tensor: SourceTensor) -> str | None:
+    if tensor.dtype not in SOURCES:
+        kind = "integer" if RAW_DTYPES[tensor.dtype].kind in "iub" else "dtype"
+        return f"{kind} {tensor.dtype}"
+    if not tensor.shape or 0 in tensor.shape:
+        return "empty" if tensor.shape else "scalar"
+    return None
+
+
+def _recipe(tensor: SourceTensor) -> str | None:
+    if len(tensor.shape) != 2:
+        return f"rank {len(tensor.shape)}"
+    for pattern, reason in KEPT.items():
+        if fnmatchcase(tensor.name.lower(), pattern):
+            return reason
+    return None
