@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 import ml_dtypes
-import msgpack  # type: ignore[import-untyped]  # ships no stubs
+import msgpack
 import numpy as np
 
 from .canonical import MAX_HEADER_SIZE, MAX_NAME_SIZE, Cursor

@@ -55,7 +55,7 @@ class Report:
         self.findings.append(Finding(error.clause or "", error.where, error.message))
 
 
-def verify_file(path: PathLike, progress: Callable[[int], None] | None = None) -> Report:
+def verify_file(path: PathLike, progress: Callable[[int], object] | None = None) -> Report:
     """Check every requirement of SPEC 2 to 8.1 on a file; gives a Report (SPEC 9).
 
     Streams through the file with a constant amount of memory. *progress* is
@@ -74,7 +74,7 @@ def verify_file(path: PathLike, progress: Callable[[int], None] | None = None) -
     return report
 
 
-def _verify(source: Source, report: Report, progress: Callable[[int], None]) -> None:
+def _verify(source: Source, report: Report, progress: Callable[[int], object]) -> None:
     preamble, header, segments = read_directory(source)
     report.identity = preamble.digest.hex()
     report.tensors = len(header.entries)
