@@ -13,23 +13,23 @@ known to lie in 0..242 (a byte) or 0..80 (digits), whatever wrapped before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import TritError
-from .trits import BASE, largest_level
+from .trits import BASE, is_integer, largest_level
 
 ROWS_PER_BYTE = 5
 ZERO_BYTE = 121  # five trits of 0: 1 + 3 + 9 + 27 + 81
 MAX_BYTE = 242  # five digits of 2: 2 * (1 + 3 + 9 + 27 + 81)
-BOX_BYTES = 1 << 15  # packed bytes a kernel takes at once, so that its arrays stay in L2
+BOX_BYTES = 1 << 17  # packed bytes a kernel takes at once: with fewer, NumPy's calls outweigh the caches
 
 U8 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int8]
-THREE = np.array(BASE, np.uint8)
 Box = tuple[slice, ...]
+THREE = np.array(BASE, np.uint8)  # of rank 0: a call takes half as long as with a scalar
 
 
 def packed_rows(rows: int) -> int:
@@ -59,7 +59,7 @@ def pack(trits: npt.ArrayLike, axis: int = 0) -> U8:
         # "A trit MUST be -1, 0 or +1."
         if part.max() > 1 or part.min() < -1:
             _refuse_trits(trits)
-        _weigh(_filled(part.view(np.uint8).swapaxes(0, axis), 0), bytes_.swapaxes(0, axis))
+        _weigh(part.view(np.uint8).swapaxes(0, axis), 0, bytes_.swapaxes(0, axis))
         bytes_ += np.uint8(ZERO_BYTE)  # P(t + 1) = P(t) + P(1)
     return packed
 
@@ -73,17 +73,18 @@ def unpack(packed: npt.ArrayLike, size: int, axis: int = 0) -> I8:
     >>> unpack(np.array([[121]], np.uint8), 5).ravel().tolist()
     [0, 0, 0, 0, 0]
 
-    Raises TritError (PACK-2: byte above 242; PACK-3: padding not zero).
+    Raises TritError (PACK-1: not that many entries; PACK-2: byte above 242;
+    PACK-3: padding not zero).
     """
     packed = np.asarray(packed)
     if packed.dtype != np.uint8:
         raise TritError(f"packed trits must be uint8, not {packed.dtype}")
     axis = _axis(packed, axis)
-    if size < 0 or packed.shape[axis] != packed_rows(size):
-        raise TritError(
-            f"{size} trits take {packed_rows(size)} bytes along axis {axis}, not {packed.shape[axis]}",
-            clause="PACK-1",
-        )
+    if not is_integer(size) or size < 0:
+        raise TritError(f"size must be an integer from 0, not {size!r}")
+    if packed.shape[axis] != packed_rows(size):
+        message = f"{size} trits take {packed_rows(size)} bytes along axis {axis}, not {packed.shape[axis]}"
+        raise TritError(message, clause="PACK-1")
     check_plane(np.moveaxis(packed, axis, 0), size)
     trits = np.empty(_resized(packed.shape, axis, size), np.uint8)
     return unpack_digits([packed], trits, minus=1, axis=axis).view(np.int8)
@@ -100,12 +101,12 @@ def pack_digits(digits: U8, count: int, out: Sequence[U8]) -> None:
     q_p - 3 * q_(p+1) with q_p = u // 3^p, so plane p is P(q_p) - 3 * P(q_(p+1)).
     """
     for byte_box, box in boxes(digits.shape):
-        quotient = _filled(digits[box], largest_level(count))
+        quotient, zero = digits[box], largest_level(count)
         planes = [plane[byte_box] for plane in out]
-        _weigh(quotient, planes[0])
-        for lower, upper in zip(planes, planes[1:], strict=False):
-            quotient = quotient // THREE
-            _weigh(quotient, upper)
+        _weigh(quotient, zero, planes[0])
+        for lower, upper in pairwise(planes):
+            quotient, zero = quotient // THREE, zero // BASE
+            _weigh(quotient, zero, upper)
             lower -= upper * THREE
 
 
@@ -117,11 +118,10 @@ def unpack_digits(planes: Sequence[U8], out: U8, minus: int = 0, axis: int = 0) 
     *minus* is taken off every result, modulo 256: H gives levels, to be
     viewed as int8.
     """
-    # One allocation serves all boxes: malloc gives big ones back at once, and each page faults in anew.
+    # One array serves all boxes: malloc may give large ones back to the system, to fault in page by page anew.
     work = np.empty((len(planes) + 1) * ROWS_PER_BYTE * min(BOX_BYTES, planes[0].size), np.uint8)
     for byte_box, box in boxes(out.shape, axis):
-        parts = [plane[byte_box].swapaxes(0, axis) for plane in planes]
-        _split_rows(parts, out[box].swapaxes(0, axis), minus, work)
+        _split_rows([plane[byte_box] for plane in planes], out[box], minus, axis, work)
     return out
 
 
@@ -147,14 +147,16 @@ def invalid_byte(packed: U8) -> int | None:
 
 
 def invalid_padding(last: U8, rows: int) -> int | None:
-    """The index of the first byte of the *last* byte row whose padding is not trits of 0, or None (PACK-3)."""
+    """The index of the first byte of the *last* byte row that is not padded with 0, or None (PACK-3)."""
     # "A trit that pads the last byte row MUST be 0."
     used = rows % ROWS_PER_BYTE
     if not used or not last.size:
         return None
-    zeros = largest_level(ROWS_PER_BYTE - used)  # every padding digit is 1
-    wrong = last // np.uint8(BASE**used) != zeros
-    return int(wrong.argmax()) if wrong.any() else None
+    least = largest_level(ROWS_PER_BYTE - used) * BASE**used  # every padding digit 1, the others 0
+    most = least + BASE**used - 1  # the others 2
+    if last.min() >= least and last.max() <= most:
+        return None
+    return int(((last < least) | (last > most)).argmax())
 
 
 def boxes(shape: tuple[int, ...], axis: int = 0) -> Iterator[tuple[Box, Box]]:
@@ -174,25 +176,27 @@ def boxes(shape: tuple[int, ...], axis: int = 0) -> Iterator[tuple[Box, Box]]:
         yield tuple(box), (*box[:axis], wide, *box[axis + 1 :])
 
 
-def _weigh(digits: U8, out: U8) -> None:
-    """P(u) into *out*: the sum over i of 3^i * u[5r+i], modulo 256, by Horner's rule."""
-    np.multiply(digits[ROWS_PER_BYTE - 1 :: ROWS_PER_BYTE], THREE, out=out)
-    for i in range(ROWS_PER_BYTE - 2, 0, -1):
-        out += digits[i::ROWS_PER_BYTE]
+def _weigh(digits: U8, zero: int, out: U8) -> None:
+    """P(u) into *out*: the sum over i of 3^i * u[5r+i], modulo 256; a missing row counts as *zero*."""
+    whole, rest = divmod(len(digits), ROWS_PER_BYTE)
+    fives = digits[: whole * ROWS_PER_BYTE].reshape(whole, ROWS_PER_BYTE, *digits.shape[1:])
+    _horner([fives[:, i] for i in range(ROWS_PER_BYTE)], out[:whole])
+    if rest:
+        missing = [np.uint8(zero)] * (ROWS_PER_BYTE - rest)
+        _horner([*digits[-rest:, None], *missing], out[whole:])
+
+
+def _horner(terms: Sequence[U8 | np.uint8], out: U8) -> None:
+    """The sum over i of 3^i * terms[i] into *out*, modulo 256."""
+    np.multiply(terms[-1], THREE, out=out)
+    for term in terms[-2:0:-1]:
+        out += term
         out *= THREE
-    out += digits[0::ROWS_PER_BYTE]
+    out += terms[0]
 
 
-def _filled(digits: U8, zero: int) -> U8:
-    """*digits* with rows of *zero* appended up to a multiple of five rows."""
-    missing = -len(digits) % ROWS_PER_BYTE
-    if not missing:
-        return digits
-    return np.concatenate([digits, np.full((missing, *digits.shape[1:]), zero, np.uint8)])
-
-
-def _split_rows(planes: Sequence[U8], out: U8, minus: int, work: U8) -> None:
-    """`unpack_digits` of one box along axis 0; *work* holds 5 * (n + 1) times its bytes.
+def _split_rows(planes: Sequence[U8], out: U8, minus: int, axis: int, work: U8) -> None:
+    """`unpack_digits` of one box; *work* holds 5 * (n + 1) times its bytes.
 
     Digit i of byte b is q_i - 3 * q_(i+1) with q_i = b // 3^i, so the planes
     are summed as Q_i = sum over p of 3^p * q_(p,i) and split into rows once.
@@ -210,17 +214,19 @@ def _split_rows(planes: Sequence[U8], out: U8, minus: int, work: U8) -> None:
         Q += q[p]
     np.multiply(Q[1:], THREE, out=threefold[:-1])
     threefold[-1] = 0  # b // 3^5
-    threefold += np.uint8(minus)
+    if minus:
+        threefold += np.uint8(minus)
+    out, Q, threefold = out.swapaxes(0, axis), Q.swapaxes(1, axis + 1), threefold.swapaxes(1, axis + 1)
     whole, rest = divmod(len(out), ROWS_PER_BYTE)
-    fives = out[: whole * ROWS_PER_BYTE].reshape(whole, ROWS_PER_BYTE, *shape[1:])
+    fives = out[: whole * ROWS_PER_BYTE].reshape(whole, ROWS_PER_BYTE, *out.shape[1:])
     np.subtract(Q[:, :whole], threefold[:, :whole], out=fives.swapaxes(0, 1))
     if rest:
         np.subtract(Q[:rest, whole], threefold[:rest, whole], out=out[-rest:])
 
 
 def _axis(array: np.ndarray, axis: int) -> int:
-    if not -array.ndim <= axis < array.ndim:
-        raise TritError(f"axis {axis} is outside an array of rank {array.ndim}")
+    if not is_integer(axis) or not -array.ndim <= axis < array.ndim:
+        raise TritError(f"axis must be an integer within an array of rank {array.ndim}, not {axis!r}")
     return axis % array.ndim
 
 
@@ -229,5 +235,6 @@ def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
 
 
 def _refuse_trits(trits: np.ndarray) -> None:
-    at = tuple(int(i) for i in np.argwhere(np.abs(trits.astype(np.int16)) > 1)[0])
+    first = int(((trits > 1) | (trits < -1)).argmax())
+    at = tuple(int(i) for i in np.unravel_index(first, trits.shape))
     raise TritError(f"{trits[at]} at {at} is no trit (-1, 0 or +1)", clause="TRIT-1")

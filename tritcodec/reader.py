@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import stat
 import threading
@@ -33,7 +34,7 @@ from .tensor import Form, TritTensor, check_rows
 Tensor = TritTensor | npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
 U8 = npt.NDArray[np.uint8]
-BLOCK_BYTES = 1 << 18  # read, hashed and checked at once: a block stays in L2 on the way
+BLOCK_BYTES = 1 << 20  # read, hashed and checked at once, while it is in cache
 
 
 class Source:
@@ -170,7 +171,7 @@ class TritFile:
         def refuse(error: TritError) -> None:
             raise error
 
-        return scan(self._source, segment, refuse)
+        return scan(self._source, segment, block_buffer(), refuse)
 
     def close(self) -> None:
         """Close the file; tensors that were read stay valid."""
@@ -238,15 +239,21 @@ def read_directory(source: Source) -> tuple[Preamble, Header, list[Segment]]:
     return preamble, header, segments
 
 
-def scan(source: Source, segment: Segment, report: Callable[[TritError], None]) -> Iterator[U8]:
+def block_buffer() -> U8:
+    """Room for a block, aligned to a page: the system copies into it up to twice as fast."""
+    return np.frombuffer(mmap.mmap(-1, BLOCK_BYTES), np.uint8)
+
+
+def scan(
+    source: Source, segment: Segment, buffer: U8, report: Callable[[TritError], None]
+) -> Iterator[U8]:
     """The bytes of *segment*, block by block, each checked; *report* gets every broken clause once.
 
-    A block is valid until the next is asked for.
+    A block lies in *buffer*, and is valid until the next is asked for.
     """
-    block = np.empty(min(segment.size, BLOCK_BYTES), np.uint8)
     digest, reported = sha256(), set()
-    for at in range(0, segment.size, BLOCK_BYTES):
-        part = block[: segment.size - at]
+    for at in range(0, segment.size, len(buffer)):
+        part = buffer[: segment.size - at]
         source.read_into(part, segment.offset + at)
         digest.update(part.data)
         for error in block_errors(part, segment, at):
@@ -307,7 +314,7 @@ def _cut(form: Form, depth: int | None) -> Form:
 
 def _tensor(form: Form, planes: list[U8], name: str) -> TritTensor:
     try:
-        return TritTensor(form, planes)
+        return TritTensor(form, tuple(planes))
     except TritError as error:
         raise error.at(f"tensor {name!a}") from None
 

@@ -21,20 +21,22 @@ from .packing import (
     unpack,
     unpack_digits,
 )
-from .trits import BASE, MAX_DEPTH, check_depth, largest_level, offset_levels
+from .trits import BASE, MAX_DEPTH, check_depth, is_integer, largest_level, offset_levels
 
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 48
 MAX_GROUP_SIZE = 65_536
 GROUP_SIZE = 16  # the default
-TILE_WEIGHTS = 1 << 20  # weights unpacked at once, as bytes: many, for the sake of their few codes
-CHUNK_WEIGHTS = 1 << 17  # of these, weights decoded at once, so that they stay in L2
+BAND_WEIGHTS = 1 << 22  # weights whose codes are unpacked at once: fewer codes do not pay for NumPy's calls
+TILE_WEIGHTS = 1 << 19  # of these, weights whose levels are unpacked at once
+CHUNK_WEIGHTS = 1 << 16  # of these, weights decoded at once: as float32 they stay in L2
 
 U8 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int8]
 I16 = npt.NDArray[np.int16]
 F32 = npt.NDArray[np.float32]
 Block = tuple[int, U8, U8]  # first row, codes (rows, G), offset levels (rows, K)
+Decoder = Callable[[U8, I8, np.ndarray], None]  # codes (rows, groups), levels (rows, columns), out
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +55,18 @@ class Form:
     codebook: F32
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(axis) for axis in self.shape))
         check_shape(self.shape)
         # "A trit tensor MUST have a rank of at least 1 and no axis of 0."
         if not self.shape or 0 in self.shape:
             raise TritError(f"shape {list(self.shape)} has rank 0 or an axis of 0", clause="TEN-1")
-        check_depth(self.depth)
-        # "depth + shift MUST be at most 4."
-        if not 0 <= self.shift <= MAX_DEPTH - self.depth:
-            message = f"shift {self.shift} with depth {self.depth}: their sum must be at most {MAX_DEPTH}"
+        object.__setattr__(self, "depth", check_depth(self.depth))
+        # "The sum of depth and shift MUST be at most 4."
+        if not is_integer(self.shift) or not 0 <= self.shift <= MAX_DEPTH - self.depth:
+            message = f"shift {self.shift!r} with depth {self.depth}: their sum must be at most {MAX_DEPTH}"
             raise TritError(message, clause="TEN-3")
-        check_group_size(self.group_size)
+        object.__setattr__(self, "shift", int(self.shift))
+        object.__setattr__(self, "group_size", check_group_size(self.group_size))
         # "The dtype of a trit tensor MUST be F32, F16 or BF16."
         if self.dtype not in FLOATS:
             raise TritError(f"dtype {self.dtype!r} is none of {', '.join(FLOATS)}", clause="TEN-5")
@@ -109,10 +113,12 @@ class Form:
         """The form of the top *depth* weight planes (SPEC 5.4)."""
         if check_depth(depth) > self.depth:
             raise TritError(f"depth {depth} is more than the {self.depth} planes there are", clause="TEN-2")
-        # "The top d' weight planes of a tensor of depth d are a tensor of depth d' with shift + d - d'."
+        # "The top d' planes of a tensor of depth d MUST be read as a tensor of depth d' whose shift is
+        # greater by d - d'."
         return replace(self, depth=depth, shift=self.shift + self.depth - depth)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class TritTensor:
     """A tensor of balanced-ternary levels, packed (SPEC 5).
 
@@ -125,21 +131,19 @@ class TritTensor:
     Raises TritError (PACK-1, PACK-2, PACK-3) where a plane is no packed plane.
     """
 
-    __slots__ = ("form", "planes")
-
     form: Form
     planes: tuple[U8, ...]
 
-    def __init__(self, form: Form, planes: Sequence[U8]) -> None:
-        if len(planes) != len(form.plane_shapes):
-            raise TritError(f"{len(planes)} planes, not {len(form.plane_shapes)}", clause="PACK-1")
-        for plane, shape in zip(planes, form.plane_shapes, strict=True):
+    def __post_init__(self) -> None:
+        shapes = self.form.plane_shapes
+        if len(self.planes) != len(shapes):
+            raise TritError(f"{len(self.planes)} planes, not {len(shapes)}", clause="PACK-1")
+        for plane, shape in zip(self.planes, shapes, strict=True):
             if plane.dtype != np.uint8 or plane.shape != shape:
                 message = f"a plane is uint8 {shape}, not {plane.dtype} {plane.shape}"
                 raise TritError(message, clause="PACK-1")
-            check_plane(plane, form.rows)
-        self.form = form
-        self.planes = tuple(planes)
+            check_plane(plane, self.form.rows)
+        object.__setattr__(self, "planes", tuple(_read_only(plane) for plane in self.planes))
 
     @classmethod
     def from_levels(
@@ -194,7 +198,7 @@ class TritTensor:
             pack_digits(codes, CODE_TRITS, [plane[first:last] for plane in planes[:CODE_TRITS]])
             weight_planes = [plane[first:last] for plane in planes[:CODE_TRITS - 1:-1]]
             pack_digits(offsets, form.depth, weight_planes)
-        return cls(form, planes)
+        return cls(form, tuple(planes))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -271,12 +275,8 @@ class TritTensor:
         result = self._output(dtype, out)
         flat = result.reshape(self.form.rows, self.form.columns)
         decode = self._decoder(result.dtype)
-        for start, stop, left, right in self._tiles():
-            codes, levels = self._unpack_tile(start, stop, left, right)
-            target = flat[start:stop, left:right]
-            step = max(1, CHUNK_WEIGHTS // levels.shape[1])
-            for chunk in (slice(row, row + step) for row in range(0, len(levels), step)):
-                decode(codes[chunk], levels[chunk], target[chunk])
+        for start, stop, left, right in self._bands():
+            self._decode_band(decode, start, left, flat[start:stop, left:right])
         return result
 
     def truncate(self, depth: int) -> TritTensor:
@@ -287,12 +287,12 @@ class TritTensor:
         Raises TritError (TEN-2) where *depth* is above the tensor's own.
         """
         form = self.form.truncated(depth)
-        return TritTensor(form, self.planes[: CODE_TRITS + depth])
+        return TritTensor(form, self.planes[: CODE_TRITS + form.depth])
 
     def get_rows(self, start: int, stop: int) -> TritTensor:
         """The rows [start, stop) as a tensor of shape (stop - start, K), packed anew."""
         form = replace(self.form, shape=(check_rows(start, stop, self.form.rows), self.form.columns))
-        return TritTensor(form, [slice_rows(plane, start, stop) for plane in self.planes])
+        return TritTensor(form, tuple(slice_rows(plane, start, stop) for plane in self.planes))
 
     def __repr__(self) -> str:
         return (
@@ -301,7 +301,7 @@ class TritTensor:
         )
 
     def _scale_table(self) -> F32:
-        # "step * 3^shift is exact in binary32": 18 significant bits times at most 27, 5 bits.
+        # step * 3^shift is exact in binary32: 18 significant bits times at most 27, 5 bits.
         table: F32 = self.codebook * np.float32(BASE**self.shift)
         return table
 
@@ -318,29 +318,30 @@ class TritTensor:
             )
         return out
 
-    def _tiles(self) -> Iterator[tuple[int, int, int, int]]:
-        """Ranges (start, stop, left, right) of about TILE_WEIGHTS weights, whole groups and byte rows."""
+    def _bands(self) -> Iterator[tuple[int, int, int, int]]:
+        """Ranges (start, stop, left, right) of about BAND_WEIGHTS weights, whole groups and byte rows."""
         form = self.form
-        groups = max(1, TILE_WEIGHTS // (form.group_size * ROWS_PER_BYTE))
-        width = min(form.columns, groups * form.group_size)
-        height = max(1, TILE_WEIGHTS // (width * ROWS_PER_BYTE)) * ROWS_PER_BYTE
-        for start in range(0, form.rows, height):
-            for left in range(0, form.columns, width):
-                yield start, min(start + height, form.rows), left, min(left + width, form.columns)
+        width = max(1, TILE_WEIGHTS // (form.group_size * ROWS_PER_BYTE)) * form.group_size
+        for left in range(0, form.columns, width):
+            right = min(left + width, form.columns)
+            for start, stop in row_ranges(form.rows, right - left, BAND_WEIGHTS):
+                yield start, stop, left, right
 
-    def _unpack_tile(self, start: int, stop: int, left: int, right: int) -> tuple[U8, I8]:
-        """Codes (rows, groups) and levels (rows, columns) of a tile."""
-        first, last = start // ROWS_PER_BYTE, packed_rows(stop)
-        groups = slice(left // self.group_size, -(-right // self.group_size))
-        codes = np.empty((stop - start, groups.stop - groups.start), np.uint8)
-        unpack_digits([plane[first:last, groups] for plane in self.planes[:CODE_TRITS]], codes)
-        levels = np.empty((stop - start, right - left), np.uint8)
-        weights = [plane[first:last, left:right] for plane in self.planes[: CODE_TRITS - 1 : -1]]
-        unpack_digits(weights, levels, minus=largest_level(self.depth))
-        return codes, levels.view(np.int8)
+    def _decode_band(self, decode: Decoder, start: int, left: int, out: np.ndarray) -> None:
+        """Write into *out* the weights of as many rows from *start* and columns from *left*."""
+        height, width = out.shape
+        right, step = left + width, max(1, CHUNK_WEIGHTS // width)
+        groups = left // self.group_size, -(-right // self.group_size)
+        codes = _unpack(self.planes[:CODE_TRITS], start, start + height, *groups)
+        planes = self.planes[: CODE_TRITS - 1 : -1]
+        for top, end in row_ranges(height, width, TILE_WEIGHTS):
+            levels = _unpack(planes, start + top, start + end, left, right, minus=largest_level(self.depth))
+            for row in range(top, end, step):
+                stop = min(row + step, end)
+                decode(codes[row:stop], levels[row - top : stop - top].view(np.int8), out[row:stop])
 
-    def _decoder(self, dtype: np.dtype) -> Callable[[U8, I8, np.ndarray], None]:
-        """The function that writes weights of *dtype*, given codes (n, groups) and levels (n, columns)."""
+    def _decoder(self, dtype: np.dtype) -> Decoder:
+        """The function that writes weights of *dtype*, given their codes and levels."""
         scales, H = self._scale_table()[:, None], largest_level(self.depth)
         size = min(self.group_size, self.form.columns)
         if dtype == np.float32:
@@ -352,9 +353,14 @@ class TritTensor:
 
 def row_blocks(form: Form) -> Iterator[tuple[int, int]]:
     """Ranges [start, stop) of rows, whole byte rows each, of about TILE_WEIGHTS weights."""
-    step = max(1, TILE_WEIGHTS // (form.columns * ROWS_PER_BYTE)) * ROWS_PER_BYTE
-    for start in range(0, form.rows, step):
-        yield start, min(start + step, form.rows)
+    return row_ranges(form.rows, form.columns, TILE_WEIGHTS)
+
+
+def row_ranges(rows: int, columns: int, weights: int) -> Iterator[tuple[int, int]]:
+    """Ranges [start, stop) of *rows*, whole byte rows each, of about that many *weights*."""
+    step = max(1, weights // (columns * ROWS_PER_BYTE)) * ROWS_PER_BYTE
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
 
 
 def check_shape(shape: Sequence[int]) -> None:
@@ -370,8 +376,7 @@ def check_shape(shape: Sequence[int]) -> None:
 def check_group_size(group_size: int) -> int:
     """*group_size* itself, or TritError (TEN-4) where it is no integer from 1 to 65,536."""
     # "The group size MUST lie in 1..65536."
-    whole = isinstance(group_size, int | np.integer) and not isinstance(group_size, bool)
-    if not whole or not 1 <= group_size <= MAX_GROUP_SIZE:
+    if not is_integer(group_size) or not 1 <= group_size <= MAX_GROUP_SIZE:
         message = f"group size must be an integer from 1 to {MAX_GROUP_SIZE}, not {group_size!r}"
         raise TritError(message, clause="TEN-4")
     return int(group_size)
@@ -400,6 +405,13 @@ def float_name(dtype: npt.DTypeLike) -> str:
         if dtype == name or (not isinstance(dtype, str) and np.dtype(dtype) == known):
             return name
     raise TritError(f"dtype {dtype} is none of {', '.join(FLOATS)}", clause="TEN-5")
+
+
+def _unpack(planes: Sequence[U8], start: int, stop: int, left: int, right: int, minus: int = 0) -> U8:
+    """Digits, less *minus*, of a rectangle of packed *planes*, least significant first."""
+    rows = slice(start // ROWS_PER_BYTE, packed_rows(stop))
+    out = np.empty((stop - start, right - left), np.uint8)
+    return unpack_digits([plane[rows, left:right] for plane in planes], out, minus)
 
 
 def _multiply(scales: F32, codes: U8, levels: I8, out: np.ndarray) -> None:
@@ -432,6 +444,12 @@ def _spread(table: np.ndarray, codes: U8, out: np.ndarray | None = None) -> np.n
     # Codes are below 27, so nothing clips: the mode lets NumPy write into *out* at once.
     table.take(codes, axis=0, mode="clip", out=out.reshape(*codes.shape, size))
     return out
+
+
+def _read_only(plane: U8) -> U8:
+    view: U8 = plane.view()
+    view.flags.writeable = False
+    return view
 
 
 def _least_depth(levels: np.ndarray) -> int:

@@ -26,9 +26,14 @@ def largest_level(depth: int) -> int:
 def check_depth(depth: int) -> int:
     """*depth* itself, or TritError (TEN-2) where it is no integer from 1 to 4."""
     # "The depth of a trit tensor MUST be 1, 2, 3 or 4."
-    if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or not 1 <= depth <= MAX_DEPTH:
+    if not is_integer(depth) or not 1 <= depth <= MAX_DEPTH:
         raise TritError(f"depth must be an integer from 1 to {MAX_DEPTH}, not {depth!r}", clause="TEN-2")
     return int(depth)
+
+
+def is_integer(value: object) -> bool:
+    """True for Python's and NumPy's integers, not for booleans."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def split(levels: npt.ArrayLike, depth: int) -> I8:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .errors import TritError
 from .header import PREAMBLE_SIZE, UNSUPPORTED
-from .reader import PathLike, Source, read_directory, scan
+from .reader import PathLike, Source, block_buffer, read_directory, scan
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def _verify(source: Source, report: Report, progress: Callable[[int], object]) -
     report.identity = preamble.digest.hex()
     report.tensors = len(header.entries)
     report.notes += [f"ignored, from a newer minor version: {place}" for place in header.ignored]
-    end, after = PREAMBLE_SIZE + preamble.header_size, "the header"
+    end, after, buffer = PREAMBLE_SIZE + preamble.header_size, "the header", block_buffer()
     for segment in segments:
         _verify_gap(source, end, segment.offset, after, report)
-        for block in scan(source, segment, report.add):
+        for block in scan(source, segment, buffer, report.add):
             progress(block.size)
         end, after = segment.end, segment.where
     _verify_gap(source, end, source.length, after, report)
