@@ -1,5 +1,6 @@
 """Balanced-ternary quantised weights: the reference codec of SPEC.md."""
 
+from .encode import quantize
 from .errors import TritError
 from .packing import pack, unpack
 from .reader import TritFile, load_file, open_file
@@ -19,6 +20,7 @@ __all__ = [
     "load_file",
     "open_file",
     "pack",
+    "quantize",
     "save_file",
     "split",
     "truncate_file",

@@ -24,6 +24,7 @@ from .trits import BASE, is_integer, largest_level
 ROWS_PER_BYTE = 5
 ZERO_BYTE = 121  # five trits of 0: 1 + 3 + 9 + 27 + 81
 MAX_BYTE = 242  # five digits of 2: 2 * (1 + 3 + 9 + 27 + 81)
+SHORT_AXIS = 6  # bytes: a shorter inner loop costs more to enter than to run
 BOX_BYTES = 1 << 17  # packed bytes a kernel takes at once: with fewer, NumPy's calls outweigh the caches
 
 U8 = npt.NDArray[np.uint8]
@@ -54,12 +55,11 @@ def pack(trits: npt.ArrayLike, axis: int = 0) -> U8:
         raise TritError(f"trits must be int8, not {trits.dtype}")
     axis = _axis(trits, axis)
     packed = np.empty(_resized(trits.shape, axis, packed_rows(trits.shape[axis])), np.uint8)
-    for byte_box, box in boxes(trits.shape, axis):
-        part, bytes_ = trits[box], packed[byte_box]
-        # "A trit MUST be -1, 0 or +1."
-        if part.max() > 1 or part.min() < -1:
-            _refuse_trits(trits)
-        _weigh(part.view(np.uint8).swapaxes(0, axis), 0, bytes_.swapaxes(0, axis))
+    for byte_box, box in boxes(trits, axis):
+        if byte_box[-1].start == 0:
+            _check_trits(trits, box[:-1])  # by whole rows: boxes may be narrow
+        bytes_ = packed[byte_box]
+        _weigh(trits[box].view(np.uint8).swapaxes(0, axis), 0, bytes_.swapaxes(0, axis))
         bytes_ += np.uint8(ZERO_BYTE)  # P(t + 1) = P(t) + P(1)
     return packed
 
@@ -100,7 +100,7 @@ def pack_digits(digits: U8, count: int, out: Sequence[U8]) -> None:
     Packing P(u) = sum of u[5r+i] * 3^i is linear, and digit p is
     q_p - 3 * q_(p+1) with q_p = u // 3^p, so plane p is P(q_p) - 3 * P(q_(p+1)).
     """
-    for byte_box, box in boxes(digits.shape):
+    for byte_box, box in boxes(digits):
         quotient, zero = digits[box], largest_level(count)
         planes = [plane[byte_box] for plane in out]
         _weigh(quotient, zero, planes[0])
@@ -118,9 +118,9 @@ def unpack_digits(planes: Sequence[U8], out: U8, minus: int = 0, axis: int = 0) 
     *minus* is taken off every result, modulo 256: H gives levels, to be
     viewed as int8.
     """
-    # One array serves all boxes: malloc may give large ones back to the system, to fault in page by page anew.
+    # One array serves all boxes: large ones may go back to the system, and fault in page by page again.
     work = np.empty((len(planes) + 1) * ROWS_PER_BYTE * min(BOX_BYTES, planes[0].size), np.uint8)
-    for byte_box, box in boxes(out.shape, axis):
+    for byte_box, box in boxes(out, axis):
         _split_rows([plane[byte_box] for plane in planes], out[box], minus, axis, work)
     return out
 
@@ -159,16 +159,21 @@ def invalid_padding(last: U8, rows: int) -> int | None:
     return int(((last < least) | (last > most)).argmax())
 
 
-def boxes(shape: tuple[int, ...], axis: int = 0) -> Iterator[tuple[Box, Box]]:
-    """Boxes of at most BOX_BYTES bytes that cover an array of *shape*, packed along *axis*.
+def boxes(array: np.ndarray, axis: int = 0) -> Iterator[tuple[Box, Box]]:
+    """Boxes of at most BOX_BYTES bytes that cover *array*, packed along *axis*.
 
-    Gives pairs: a box of the packed array, and the box of *shape* that it
-    holds, which may reach beyond the end. The last axes are whole where they fit.
+    Gives pairs: a box of the packed array, and the box of *array* that it
+    holds, which may reach beyond the end. The axes that lie closest in memory
+    are whole where they fit; but a short one is cut up, so that NumPy's inner
+    loop runs along a longer one.
     """
-    packed = _resized(shape, axis, packed_rows(shape[axis]))
+    packed = _resized(array.shape, axis, packed_rows(array.shape[axis]))
+    order = sorted(range(array.ndim), key=lambda i: abs(array.strides[i]))
     room, sides = BOX_BYTES, list(packed)
-    for i in reversed(range(len(packed))):
-        sides[i] = max(1, min(packed[i], room))
+    if packed[order[0]] < SHORT_AXIS:
+        sides[order[0]] = 1
+    for i in order:
+        sides[i] = max(1, min(sides[i], room))
         room //= sides[i]
     for corner in product(*(range(0, length, side) for length, side in zip(packed, sides, strict=True))):
         box = [slice(start, start + side) for start, side in zip(corner, sides, strict=True)]
@@ -234,7 +239,10 @@ def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
-def _refuse_trits(trits: np.ndarray) -> None:
-    first = int(((trits > 1) | (trits < -1)).argmax())
-    at = tuple(int(i) for i in np.unravel_index(first, trits.shape))
-    raise TritError(f"{trits[at]} at {at} is no trit (-1, 0 or +1)", clause="TRIT-1")
+def _check_trits(trits: np.ndarray, box: Box) -> None:
+    part = trits[box]
+    # "A trit MUST be -1, 0 or +1."
+    if part.max() > 1 or part.min() < -1:
+        first = int(((trits > 1) | (trits < -1)).argmax())
+        at = tuple(int(i) for i in np.unravel_index(first, trits.shape))
+        raise TritError(f"{trits[at]} at {at} is no trit (-1, 0 or +1)", clause="TRIT-1")

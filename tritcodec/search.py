@@ -1,0 +1,203 @@
+"""SPEC 11.2: the error of a group under a step, and the code of the least error.
+
+Magnitudes are held members first: shape (group_size, n), the n groups along
+the fast axis, so that every operation is one long elementwise run. Only IEEE
+operations in a written order are used, so that no bit depends on the CPU.
+
+Most codes are tried: a fitted codebook is dense where the groups are, so that
+finer bounds than the one in `search` settle little and cost what they save.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .trits import BASE, largest_level
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+CHUNK_WEIGHTS = 3 << 16  # weights searched at once: calls are dear below, the cache small above
+SCALE_EDGES = np.array([2.0**-96, 2.0**-32, 2.0**32, 2.0**96], np.float32)
+SCALES = np.array([2.0**127, 2.0**64, 1, 2.0**-64, 2.0**-96], np.float32)
+NONE = 255  # no code
+ONE: np.float32 = np.float32(1)
+LEAST_STEP, LARGEST_STEP = 2.0**-90, 2.0**40  # of steps that are scaled with their group
+
+
+def members_first(groups: F32) -> F32:
+    """Magnitudes (group_size, n) of *groups*, (n, group_size)."""
+    a: F32 = np.empty(groups.shape[::-1], np.float32)
+    np.abs(groups.T, out=a)
+    return a
+
+
+def scale_of(largest: F32) -> F32 | np.float32:
+    """The powers of two by which groups are scaled before their errors are squared.
+
+    Takes the largest magnitude of each group. Scaled, it lies in 2^-32..2^32
+    (0 stays 0), so that no square overflows, and what underflows is below
+    2^-60 of it. One 1 for all where no group needs another.
+    """
+    ordinary = (largest == 0) | ((largest >= SCALE_EDGES[1]) & (largest < SCALE_EDGES[2]))
+    if ordinary.all():
+        return ONE
+    scale: F32 = SCALES[np.searchsorted(SCALE_EDGES, largest, side="right")]
+    scale[largest == 0] = ONE
+    return scale
+
+
+def scale_steps(steps: F32, scale: F32 | np.float32) -> F32:
+    """*steps* times the powers of two *scale*, limited to 2^-90..2^40.
+
+    Exact in binary64, and normal in binary32 after the limits. A step beyond
+    them is too small for its group by a factor of 2^58, or too large by 2^8: as
+    good as 0, or as infinity. So nothing overflows, and no 0/0 comes up.
+    """
+    wide = steps.astype(np.float64) * np.asarray(scale, np.float64)
+    return wide.clip(LEAST_STEP, LARGEST_STEP).astype(np.float32)
+
+
+def fold(terms: F32) -> F32:
+    """The sum over axis 0, in place, by halves: terms[i] += terms[i + ceil(m/2)] until one is left."""
+    m = len(terms)
+    while m > 1:
+        half = (m + 1) // 2
+        np.add(terms[: m - half], terms[half:m], out=terms[: m - half])
+        m = half
+    total: F32 = terms[0]
+    return total
+
+
+class Errors:
+    """The error E = fold((a - s*k)^2) of groups under a step s, k = min(rint(a/s), H) (SPEC 11.2).
+
+    Takes magnitudes (group_size, n). With *nested* it gives the sum of
+    9^d * E_d for d = depth..1 instead, E_d the error of the top d planes alone.
+
+    The level is the nearest, for an 18-bit step: with h = j/2 a half-integer
+    up to 40.5 and a != h*s, fl(a/s) lies on the same side of h as a/s. Across
+    h, a float, rounding cannot carry it; onto h, in 2^p..2^(p+1), only if
+    |a - h*s| <= 2^(p-24) * s. Let s = S*2^e, S < 2^18; h*s is j*S * 2^(e-1).
+    If j*S < 2^24, then h*s is a float, in 2^q..2^(q+1), so a differs from it
+    by 2^(q-23) or more, and s < 2^(q+1-p). (Below h*s = 2^q, where j = 1, both
+    are halved.) Otherwise j > 64 and p = 5, floats next to h*s are multiples
+    of 2^(e-1), and so |a - h*s| >= 2^(e-1) > 2^(-19) * s.
+
+    s*k is exact: 18 + 6 bits. a - s*k is exact but where a > 2*H*s.
+    """
+
+    def __init__(self, a: F32, depth: int, nested: bool = False) -> None:
+        self.a, self.depth, self.nested = a, depth, nested
+        self.H = largest_level(depth)
+        self.terms = np.empty_like(a)
+        self.limit = np.full(a.shape[1], self.H, np.float32)  # a row: minimum is slow with a scalar
+        self.squares = a * a if depth == 1 else a
+
+    def __call__(self, s: F32 | np.float32, limited: bool = True) -> F32:
+        """The errors (n,) under *s*, one step or one for each group; valid until the next call.
+
+        *limited* may be False where no quotient a/s reaches H + 1/2.
+        """
+        if self.nested:
+            return self._nested(s)
+        t = self.terms
+        if self.depth == 1:  # the nearer of 0 and s has the lesser square: the same bits, no division
+            np.subtract(self.a, s, out=t)
+            np.multiply(t, t, out=t)
+            np.minimum(t, self.squares, out=t)
+            return fold(t)
+        self._levels(s, limited, t)
+        np.multiply(t, s, out=t)
+        np.subtract(self.a, t, out=t)
+        np.multiply(t, t, out=t)
+        return fold(t)
+
+    def _levels(self, s: F32 | np.float32, limited: bool, k: F32) -> None:
+        """min(rint(a/s), H), into *k*."""
+        np.divide(self.a, s, out=k)
+        if limited:
+            np.minimum(k, self.limit, out=k)
+        np.rint(k, out=k)
+
+    def _nested(self, s: F32 | np.float32) -> F32:
+        """Dropping a trit takes a level k to rint(k/3), never a tie, and the step to 3s.
+
+        s * (3^(depth-d) * k) is exact, for the factor stays within 40.
+        """
+        t, k = self.terms, np.empty_like(self.terms)
+        self._levels(s, True, k)
+        cost = np.zeros(k.shape[1], np.float32)
+        for d in range(self.depth, 0, -1):
+            np.multiply(k, np.float32(BASE ** (self.depth - d)), out=t)
+            np.multiply(t, s, out=t)
+            np.subtract(self.a, t, out=t)
+            np.multiply(t, t, out=t)
+            cost += fold(t) * np.float32(9**d)
+            np.divide(k, np.float32(BASE), out=k)
+            np.rint(k, out=k)
+        return cost
+
+
+def best_codes(groups: F32, steps: F32, depth: int, nested: bool = False) -> U8:
+    """For each group the code of the least error, the lowest of equals (SPEC 11.2).
+
+    Takes weights (n, group_size) and the codebook; gives uint8 (n,). A group
+    of zeros takes code 0. Groups of similar size are searched together, so
+    that what is too small for one is too small for all; at depth 1, where
+    hardly a step is too small, sorting them does not pay.
+    """
+    codes = np.empty(len(groups), np.uint8)
+    order = np.arange(len(groups))
+    if depth > 1:
+        # The top 16 bits below the sign: a stable sort of uint16 is a radix sort.
+        key = largest_magnitudes(groups).view(np.uint32) >> np.uint32(15)
+        order = np.argsort(key.astype(np.uint16), kind="stable")
+        groups = groups.take(order, axis=0)
+    count = max(1, CHUNK_WEIGHTS // groups.shape[1])
+    for first in range(0, len(groups), count):
+        a = members_first(groups[first : first + count])
+        codes[order[first : first + count]] = search(a, steps, depth, nested)
+    return codes
+
+
+def largest_magnitudes(groups: F32) -> F32:
+    """The largest magnitude of each group, (n,), of weights (n, group_size)."""
+    sizes = np.empty(len(groups), np.float32)
+    count = max(1, CHUNK_WEIGHTS // groups.shape[1])
+    for first in range(0, len(groups), count):
+        np.max(members_first(groups[first : first + count]), axis=0, out=sizes[first : first + count])
+    return sizes
+
+
+def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
+    """The codes (n,) of magnitudes (group_size, n).
+
+    A step whose H*s falls short of the largest magnitude m takes m to level H,
+    so its error, a sum of terms >= 0, is at least (m - H*s)^2; nested, at
+    least 9^depth times that. H*s is exact, and rounding is monotone: this
+    holds of the computed values, and from one step down to the next. So where
+    it is above an error already found, this code and all below it lose.
+    """
+    sizes = np.max(a, axis=0)
+    scale = scale_of(sizes)
+    if scale.ndim:
+        a, sizes = a * scale, sizes * scale
+    errors = Errors(a, depth, nested)
+    scaled = scale_steps(steps[:, None], scale)  # (27, 1) or (27, n)
+    reach = scaled * np.float32(errors.H)
+    # Where all a <= fl(s*(H + 1/4)), no quotient reaches H + 1/2.
+    limited = sizes.max() > scaled.min(axis=1) * np.float32(errors.H + 0.25)
+    short = reach.max(axis=1) < sizes.min()
+    weight = np.float32(9**depth if nested else 1)
+    least = np.full(a.shape[1], np.inf, np.float32)
+    codes = np.full(a.shape[1], NONE, np.uint8)
+    for c in reversed(range(len(steps))):
+        if short[c] and (np.square(sizes - reach[c]) * weight > least).all():
+            break
+        E = errors(scaled[c], limited[c])
+        worse = (least < E).view(np.uint8)
+        np.minimum(codes, np.negative(worse) | np.uint8(c), out=codes)  # -1 is 255: any code is less
+        np.minimum(least, E, out=least)
+    return codes
