@@ -1,0 +1,52 @@
+"""README.md is executed, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def readme(action: str) -> subprocess.CompletedProcess[str]:
+    """What tools/readme.py does for *action*."""
+    return subprocess.run(
+        [sys.executable, ROOT / "tools" / "readme.py", action], capture_output=True, text=True, check=False
+    )
+
+
+def test_output_is_what_readme_shows() -> None:
+    """Every console and Python block gives exactly the output that stands in README.md, digests included."""
+    done = readme("check")
+    assert done.returncode == 0, f"python tools/readme.py update\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("name", ["main", "test"])
+def test_commands_begin_in_a_fresh_environment(name: str) -> None:
+    """The two commands are found, and make their own environment."""
+    assert readme(name).stdout.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install")
+
+
+def test_main_command_is_the_one_shown() -> None:
+    """What a newcomer runs first is what the first session shows."""
+    first = re.search(r"```console\n\$ (.*)\n", README)
+    assert first is not None
+    assert readme("main").stdout.split("&&")[-1].strip() == first[1]
+
+
+def test_readme_shows_output() -> None:
+    """The sessions are not empty: each of the five commands is run at least once."""
+    for name in ("quantize", "dequantize", "truncate", "inspect", "verify"):
+        assert re.search(rf"^\$ tritcodec {name} .*\n(?!\$|```)", README, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("document", sorted(path.name for path in ROOT.glob("*.md")))
+def test_links_lead_somewhere(document: str) -> None:
+    """Every relative link in a document leads to a file that exists."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text("utf-8")):
+        assert (ROOT / target).exists(), target
