@@ -360,8 +360,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     for row in cells:
         name = row[0]
         if len(name) > widths[0]:
-            tail = (widths[0] - 1) // 2
-            name = f"{name[: widths[0] - 1 - tail]}…{name[-tail:]}"
+            name = "…" + name[1 - widths[0] :]  # the end of a name tells more than its start
         aligned = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *aligned]).rstrip())
     return "\n".join(lines)

@@ -52,7 +52,7 @@ def check_codebook(codebook: npt.ArrayLike, depth: int, shift: int, dtype: str) 
     _refuse(steps[1:], bits[1:] <= bits[:-1], "is not above the step before it", "CB-3")
     # "The low six bits of every step's significand MUST be zero."
     _refuse(steps, bits % (1 << FREE_BITS) != 0, "has more than 18 significant bits", "CB-4")
-    # "step[26] * 3^shift * H, rounded to the tensor's dtype, MUST be finite."
+    # "The largest value, step[26] * 3^shift * H, rounded to the tensor's dtype, MUST be finite."
     largest = float(steps[-1]) * BASE**shift * largest_level(depth)  # 24 bits: exact in binary64
     if largest >= OVERFLOW[dtype]:
         raise TritError(f"the largest value {largest:.9g} overflows {dtype}", clause="CB-5")

@@ -136,6 +136,7 @@ class Header:
 
 def encode_preamble(preamble: Preamble) -> bytes:
     """The 64 bytes of *preamble* (SPEC 6.1)."""
+    # "A writer MUST write the version 1.0 and flags of 0."
     sizes = (preamble.header_size, preamble.file_size)
     return PREAMBLE.pack(MAGIC, MAJOR, preamble.minor, 0, *sizes, preamble.digest)
 

@@ -199,6 +199,8 @@ class TritFile:
             self._source.read_into(block, segment.offset + at)
             if self.check:
                 digest.update(block.data)
+        # "A reader that has read a whole segment MUST compare its digest, unless its caller has asked it
+        # not to."
         if self.check:
             check_digest(digest.digest(), segment)
 
@@ -228,6 +230,7 @@ def load_file(path: PathLike) -> dict[str, Tensor]:
 
 def read_directory(source: Source) -> tuple[Preamble, Header, list[Segment]]:
     """Preamble, header and segments of a file, each checked before the next is read (SPEC 6, 7)."""
+    # "A reader MUST check every limit of 1.4 before it allocates, reads or loops by what the limit bounds."
     preamble = decode_preamble(source.read(min(PREAMBLE_SIZE, source.length), 0), source.length)
     header = decode_header(source.read(preamble.header_size, PREAMBLE_SIZE), preamble)
     segments, end = layout(preamble.header_size, header.entries)
@@ -313,7 +316,7 @@ def _cut(form: Form, depth: int | None) -> Form:
 
 
 def _tensor(form: Form, planes: list[U8], name: str) -> TritTensor:
-    try:
+    try:  # "A reader MUST NOT give out trits of bytes that break PACK-2 or PACK-3."
         return TritTensor(form, tuple(planes))
     except TritError as error:
         raise error.at(f"tensor {name!a}") from None

@@ -253,7 +253,7 @@ class TritTensor:
         return codes.reshape(*self.shape[:-1], self.form.groups)
 
     def levels(self) -> I8:
-        """The level of every weight: int8 in -H..H, of the tensor's shape (SPEC 2.2)."""
+        """The level of every weight: int8 in -H..H, of the tensor's shape (SPEC 2)."""
         levels = np.empty((self.form.rows, self.form.columns), np.uint8)
         unpack_digits(self.planes[: CODE_TRITS - 1 : -1], levels, minus=largest_level(self.depth))
         return levels.view(np.int8).reshape(self.shape)
@@ -419,6 +419,7 @@ def _multiply(scales: F32, codes: U8, levels: I8, out: np.ndarray) -> None:
 
     "A weight MUST decode to step[c] * 3^shift * k, exactly, in binary32.": 18 significant bits
     times an integer of at most 40, 6 bits, fit in 24, so that no product rounds.
+    "A weight of level 0 MUST decode to +0." It does, for an integer 0 has no sign.
     """
     fits = out.flags.c_contiguous and out.shape[1] % scales.shape[1] == 0
     spread = _spread(scales, codes, out if fits else None)

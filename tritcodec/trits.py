@@ -14,7 +14,7 @@ I8 = npt.NDArray[np.int8]
 
 
 def largest_level(depth: int) -> int:
-    """H = (3^depth - 1) / 2, the largest level of *depth* trits (SPEC 2.2).
+    """H = (3^depth - 1) / 2, the largest level of *depth* trits (SPEC 2).
 
     >>> [largest_level(depth) for depth in (1, 2, 3, 4)]
     [1, 4, 13, 40]
@@ -37,7 +37,7 @@ def is_integer(value: object) -> bool:
 
 
 def split(levels: npt.ArrayLike, depth: int) -> I8:
-    """The trit planes of *levels*, least significant first (SPEC 2.2).
+    """The trit planes of *levels*, least significant first (SPEC 2).
 
     Takes int8 of any shape in -H..H, H = (3^depth - 1) / 2; gives int8 of
     shape (depth, ...) in {-1, 0, +1} with levels = sum of planes[p] * 3^p.
@@ -58,7 +58,7 @@ def split(levels: npt.ArrayLike, depth: int) -> I8:
 
 
 def join(planes: npt.ArrayLike) -> I8:
-    """Levels from trit planes, least significant first; the inverse of `split` (SPEC 2.2).
+    """Levels from trit planes, least significant first; the inverse of `split` (SPEC 2).
 
     Takes int8 of shape (depth, ...) in {-1, 0, +1}, depth 1 to 4; gives int8.
 

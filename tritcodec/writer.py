@@ -126,6 +126,8 @@ class TritWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         # "A writer MUST NOT let a file appear under its final name before all of its bytes are written."
+        # "A writer SHOULD write to another name in the same folder, flush the file to storage, and rename
+        # it."
         os.replace(self._temporary, self.path)
         _sync_folder(self.path.parent)
 
