@@ -156,8 +156,12 @@ class Cursor:
         previous = None
         for _ in range(count):
             start = self.at
-            key = self.utf8()
+            kind, _ = self.head()
+            self.at = start
             # "The keys of a map MUST be str in strictly increasing order of their UTF-8 bytes."
+            if kind != "str":
+                self.fail("MP-3", f"{kind} where a key, a str, is expected")
+            key = self.utf8()
             if previous is not None and key <= previous:
                 self.at = start
                 self.fail("MP-3", f"key {key[:80]!r} is not above {previous[:80]!r}")

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
-from .encode import METHODS
+from .encode import METHODS, check_method
 from .errors import TritError
 from .header import MAJOR, MINOR, RAW_DTYPES, Entry, RawEntry, TritEntry
 from .model.export import dequantize_model, trit_path, truncate_model
@@ -33,13 +33,14 @@ from .verify import Report, verify_file
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 KIB = 1024
+REASON_WIDTH = 16  # a pattern that was typed may be longer
 NAME_WIDTH = 12  # the least that a name is cut to in a table
 
 EXAMPLES = {
     "quantize": """examples:
   tritcodec quantize fixtures/minilm out --configs uniform-d2
   tritcodec quantize model.safetensors out --configs uniform-d1,uniform-d3 --dry-run
-  tritcodec quantize model out --configs uniform-d2 --keep '*.pooler.*' --quantize 'embeddings.*'""",
+  tritcodec quantize fixtures/minilm out --keep '*.output.*' --quantize '*word_embeddings*'""",
     "dequantize": """examples:
   tritcodec dequantize out/uniform-d2 restored
   tritcodec dequantize out/uniform-d4 restored --depth 2 --dtype F16""",
@@ -66,11 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout:  # None where the process was started without one
+            sys.stdout.flush()
         return status
-    except BrokenPipeError:  # the reader of our output has gone; not an error of ours
+    except BrokenPipeError:  # whoever read our output has gone, and with it what we had to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_USAGE
     except (TritError, OSError) as error:
         print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
         return EXIT_USAGE
@@ -185,6 +187,7 @@ def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action
 def _quantize(arguments: argparse.Namespace) -> int:
     configs = list(dict.fromkeys(arguments.configs.split(",")))
     policy = Policy(arguments.keep, arguments.quantize)
+    check_method(arguments.method, arguments.nested, codebook=None)
     with ModelSource(arguments.src) as source:
         plans = plan_model(source, configs, policy, arguments.group_size)
         if arguments.dry_run:
@@ -232,8 +235,10 @@ def _truncate(arguments: argparse.Namespace) -> int:
 def _inspect(arguments: argparse.Namespace) -> int:
     path = trit_path(arguments.src)
     against = ModelSource(arguments.against) if arguments.against else nullcontext()
-    with open_file(path) as file, against as source:
-        print(f"{path}: format {MAJOR}.{file.header.minor}, {path.stat().st_size:,} bytes")
+    with against as source, open_file(path) as file:
+        print(
+            f"{path}: format {MAJOR}.{file.header.minor}, {path.stat().st_size:,} bytes".translate(CONTROLS)
+        )
         print(f"identity {file.identity}")
         for key, value in file.metadata.items():
             print(f"{key}: {ascii(value[:200])[1:-1]}")
@@ -245,8 +250,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     statuses = set()
     for name in arguments.files:
-        path = trit_path(name)
         try:
+            path = trit_path(name)
             with _progress(path.stat().st_size, "B") as bar:
                 report = verify_file(path, bar.update)
         except (TritError, OSError) as error:
@@ -260,7 +265,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _report_text(path: Path, report: Report) -> str:
-    head = f"{path}: {report.verdict}"
+    head = f"{path}: {report.verdict}".translate(CONTROLS)
     if report.ok:
         head += f", {report.tensors} tensors, {report.size:,} bytes, identity {report.identity}"
     return "\n".join(
@@ -301,8 +306,7 @@ def _kind(entry: Entry) -> list[str]:
 
 
 def _error_cells(error: Distortion) -> list[str]:
-    relative = math.sqrt(error.noise / error.signal) if error.signal else 0.0
-    return [f"{error.sqnr:.2f}", f"{100 * relative:.2f}"]
+    return [f"{error.sqnr:.2f}", f"{100 * error.relative_error:.2f}"]
 
 
 def _inspect_totals(file: TritFile, error: Distortion | None) -> list[str]:
@@ -335,7 +339,8 @@ def _plan_table(plans: dict[str, list[Planned]]) -> str:
     for items in zip(*plans.values(), strict=True):
         tensor = items[0].tensor
         sizes = [_size(item.stored) for item in items]
-        rows.append([tensor.name, _shape(tensor.shape), tensor.dtype, *sizes, items[0].reason or ""])
+        reason = textwrap.shorten(items[0].reason or "", REASON_WIDTH, placeholder="…")
+        rows.append([tensor.name, _shape(tensor.shape), tensor.dtype, *sizes, reason])
     totals = [f"{config}: {_sizes(planned)}" for config, planned in plans.items()]
     return "\n".join([_table(header, rows), "", *totals])
 
@@ -358,12 +363,15 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     widths[0] = min(widths[0], max(NAME_WIDTH, room))
     lines = []
     for row in cells:
-        name = row[0]
-        if len(name) > widths[0]:
-            name = "…" + name[1 - widths[0] :]  # the end of a name tells more than its start
+        name = _cut(row[0], widths[0])
         aligned = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *aligned]).rstrip())
     return "\n".join(lines)
+
+
+def _cut(text: str, width: int) -> str:
+    """The last *width* characters: the end of a name tells more than its start."""
+    return text if len(text) <= width else "…" + text[1 - width :]
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -380,7 +388,8 @@ def _size(count: int) -> str:
 
 def _progress(total: int, unit: str) -> tqdm[Any]:
     """A progress bar: on a terminal only."""
-    return tqdm(total=total, unit=unit, unit_scale=True, disable=None, leave=False)
+    silent = not (sys.stderr and sys.stderr.isatty())
+    return tqdm(total=total, unit=unit, unit_scale=True, disable=silent, leave=False)
 
 
 def _advance(bar: tqdm[Any]) -> Callable[[str, int], None]:

@@ -96,7 +96,7 @@ def encode(
     """
     weights = _check_weights(np.asarray(w), check_group_size(group_size))
     depth = check_depth(depth)
-    _check_method(method, nested, codebook)
+    check_method(method, nested, codebook)
     if codebook is not None:  # checked before the weights are read
         weights.form(depth, codebook)
     largest = weights.largest()
@@ -285,7 +285,8 @@ def _check_weights(array: np.ndarray, group_size: int) -> Weights:
     return Weights(array, dtype, group_size)
 
 
-def _check_method(method: str, nested: bool, codebook: npt.ArrayLike | None) -> None:
+def check_method(method: str, nested: bool, codebook: npt.ArrayLike | None) -> None:
+    """Raise TritError where *method* is unknown or does not go with the other arguments."""
     if method not in METHODS:
         raise TritError(f"method {method!r} is none of {', '.join(METHODS)}")
     if method == "tritllm-v2" and (nested or codebook is not None):

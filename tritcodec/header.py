@@ -285,7 +285,7 @@ class _HeaderReader:
 
     def version(self) -> list[int]:
         start = self.cursor.at
-        version = [self.cursor.expect("integer") for _ in self.cursor.array(2, "TYPE-1")]
+        version = [self.cursor.expect("integer") for _ in self.cursor.array(2, "HDR-2")]
         # "The version in the header MUST equal the version in the preamble."
         if version != [MAJOR, self.minor]:
             self.cursor.at = start

@@ -98,7 +98,7 @@ class TritFile:
             self.preamble, self.header, self.segments = read_directory(self._source)
         except TritError as error:
             self._source.close()
-            raise error.at(f"{self.path}: {error.where}") from None
+            raise error.at(": ".join(filter(None, (str(self.path), error.where)))) from None
         self._entries = {entry.name: entry for entry in self.header.entries}
         self._segments: dict[str, list[Segment]] = {name: [] for name in self._entries}
         for segment in self.segments:  # file order, so that each tensor's parts come in order, too

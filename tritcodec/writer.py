@@ -29,7 +29,7 @@ from .header import (
     encode_preamble,
 )
 from .layout import layout
-from .reader import PathLike, Tensor, byte_view, open_file
+from .reader import PathLike, Tensor, byte_view, check_raw, open_file
 from .tensor import Form, TritTensor
 from .trits import check_depth
 
@@ -97,6 +97,8 @@ class TritWriter:
         if planned is None or _shape_of(entry) != _shape_of(planned):
             raise TritError("the tensor is not that of the directory", where=f"tensor {name!a}")
         self._entries[name] = entry
+        if isinstance(entry, RawEntry):
+            check_raw(np.asarray(tensor), entry)
         planes = tensor.planes if isinstance(tensor, TritTensor) else [_little_endian(tensor)]
         for part, plane in enumerate(planes):
             self.write(name, part, [np.ascontiguousarray(plane)])
@@ -104,11 +106,16 @@ class TritWriter:
     def __enter__(self) -> TritWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
             if kind is None:
                 self._finish()
+        except OSError as failure:
+            error = failure
+            raise
         finally:
+            if isinstance(error, OSError) and error.filename in (None, str(self._temporary)):
+                error.filename = str(self.path)  # a failing write names no file, or not the user's
             self._file.close()
             with contextlib.suppress(FileNotFoundError):  # it has got its final name
                 os.unlink(self._temporary)

@@ -12,14 +12,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import TritError
 from ..header import RAW_DTYPES, Entry, RawEntry
 from ..reader import PathLike, TritFile, byte_view, open_file
 from ..tensor import float_name
 from ..writer import truncate_file
-from .folder import copy_companions, new_folder
+from .folder import copy_companions, new_folders
 from .run import TRIT_NAME, Progress
 from .source import LENGTH_SIZE, MODEL_NAME
 
+METADATA = "__metadata__"  # a name that safetensors reserves
 BAND_WEIGHTS = 1 << 22  # weights decoded and written at once
 
 
@@ -44,7 +46,7 @@ def dequantize_model(
     when it is complete. Raises TritError for a damaged file or where *target* exists.
     """
     path = trit_path(source)
-    with open_file(path) as file, new_folder(Path(target)) as folder:
+    with open_file(path) as file, new_folders([Path(target)]) as [folder]:
         copy_companions(path.parent if Path(source).is_dir() else None, folder)
         with open(folder / MODEL_NAME, "wb") as out:
             _write_safetensors(out, file, dtype, depth, progress)
@@ -57,7 +59,7 @@ def truncate_model(source: PathLike, target: PathLike, depth: int) -> None:
     if not Path(source).is_dir():
         truncate_file(source, target, depth)
         return
-    with new_folder(Path(target)) as folder:
+    with new_folders([Path(target)]) as [folder]:
         copy_companions(Path(source), folder)
         truncate_file(trit_path(source), folder / TRIT_NAME, depth)
 
@@ -69,13 +71,15 @@ def _write_safetensors(
     entries = sorted(file.header.entries, key=lambda entry: -_itemsize(entry, dtype))  # keeps each aligned
     out.write(_header(entries, _metadata(file.metadata), dtype))
     for entry in entries:
+        if entry.name == METADATA:
+            raise TritError("safetensors has no tensor of that name", where=f"tensor {entry.name!a}")
         for block in _blocks(file, entry, dtype, depth):
             out.write(byte_view(block))
         progress(entry.name, math.prod(entry.shape))
 
 
 def _header(entries: list[Entry], metadata: Mapping[str, str], dtype: str | None) -> bytes:
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, Any] = {METADATA: metadata}
     end = 0
     for entry in entries:
         start, end = end, end + math.prod(entry.shape) * _itemsize(entry, dtype)
@@ -98,7 +102,10 @@ def _blocks(file: TritFile, entry: Entry, dtype: str | None, depth: int | None) 
     rows = math.prod(entry.shape[:-1])
     step = max(1, BAND_WEIGHTS // entry.shape[-1])
     for start in range(0, rows, step):
-        band = tensor.get_rows(start, min(start + step, rows)).dequantize(_dtype(entry, dtype))
+        try:
+            band = tensor.get_rows(start, min(start + step, rows)).dequantize(_dtype(entry, dtype))
+        except TritError as error:
+            raise error.at(f"tensor {entry.name!a}") from None
         yield np.asarray(band, band.dtype.newbyteorder("<"))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import TritError
@@ -14,25 +14,35 @@ from .source import companions
 
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside *target*, to fill; it takes the name *target* when the block ends.
+def new_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Folders beside *targets*, to fill; they take their names, all together, when the block ends.
 
-    After an exception it is removed, with everything in it and with those
-    parents of *target* that were made for it. Raises TritError where *target* exists.
+    After an exception they are removed, with everything in them and with
+    those parents of *targets* that were made for them. Raises TritError where
+    a target exists; an OSError names the target, not the folder beside it.
     """
-    if os.path.lexists(target):
-        raise TritError("exists already; remove it or name another place", where=str(target))
-    made = [parent for parent in target.parents if not parent.exists()]
-    building = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.partial")
+    for target in targets:
+        if os.path.lexists(target):
+            raise TritError("exists already; remove it or name another place", where=str(target))
+    parents = [parent for target in targets for parent in target.parents]
+    made = [parent for parent in dict.fromkeys(parents) if not parent.exists()]
+    building = {target.with_name(f".{secrets.token_hex(8)}.partial"): target for target in targets}
+    named: list[Path] = []
     try:
-        building.mkdir(parents=True)
-        yield building
-        os.rename(building, target)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
+        for folder in building:
+            folder.mkdir(parents=True)
+        yield list(building)
+        for folder, target in building.items():
+            os.rename(folder, target)
+            named.append(target)
+    except BaseException as error:
+        for folder in [*building, *named]:
+            shutil.rmtree(folder, ignore_errors=True)
         for parent in made:  # innermost first; one that others use by now is not empty
             with contextlib.suppress(OSError):
                 parent.rmdir()
+        if isinstance(error, OSError):
+            _name_target(error, building)
         raise
 
 
@@ -43,3 +53,12 @@ def copy_companions(source: Path | None, target: Path) -> None:
     for path in companions(source):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, target / path)
+
+
+def _name_target(error: OSError, building: dict[Path, Path]) -> None:
+    """Let *error* speak of the target that the user named; a failing write names no file at all."""
+    if error.filename is None:
+        error.filename = str(next(iter(building.values())).parent)
+    for folder, target in building.items():
+        error.filename = str(error.filename).replace(str(folder), str(target))
+    error.filename2 = None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..errors import TritError
 from ..tensor import TritTensor
+from .policy import SOURCES
 from .source import ModelSource, SourceTensor
 
 BAND_WEIGHTS = 1 << 20  # weights compared at once
@@ -36,6 +37,13 @@ class Distortion:
             return math.inf
         return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
 
+    @property
+    def relative_error(self) -> float:
+        """The norm of the errors over that of the weights."""
+        if not self.signal:
+            return math.inf if self.noise else 0.0
+        return math.sqrt(self.noise / self.signal)
+
 
 def distortion(rows: Rows, tensor: TritTensor) -> Distortion:
     """The distortion of *tensor* against its source, band by band."""
@@ -45,12 +53,16 @@ def distortion(rows: Rows, tensor: TritTensor) -> Distortion:
         stop = min(start + step, tensor.form.rows)
         weights = rows(start, stop).astype(np.float64)
         errors = weights - tensor.get_rows(start, stop).dequantize("F32")
-        total += Distortion(float(np.square(weights).sum()), float(np.square(errors).sum()))
+        with np.errstate(over="ignore"):  # a binary64 source may be that large: its ratio is no number
+            total += Distortion(float(np.square(weights).sum()), float(np.square(errors).sum()))
     return total
 
 
 def distortion_against(source: ModelSource, tensor: SourceTensor, quantized: TritTensor) -> Distortion:
     """The distortion of *quantized* against *tensor* of *source*. Raises TritError where shapes differ."""
+    if tensor.dtype not in SOURCES:
+        message = f"the source's dtype is {tensor.dtype}, not one of {', '.join(SOURCES)}"
+        raise TritError(message, where=f"tensor {tensor.name!a}")
     if quantized.shape != tensor.shape:
         message = f"the source's shape is {list(tensor.shape)}, the file's {list(quantized.shape)}"
         raise TritError(message, where=f"tensor {tensor.name!a}")

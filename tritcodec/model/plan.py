@@ -50,10 +50,16 @@ def plan(tensors: Sequence[SourceTensor], depth: int, policy: Policy, group_size
     planned = []
     for tensor in tensors:
         reason = policy.reason_to_keep(tensor)
-        entry: Entry = RawEntry(tensor.name, tensor.dtype, tensor.shape)
-        if reason is None:
-            # The steps are not known yet; their place in the directory has a fixed size.
-            form = Form(tensor.shape, SOURCES[tensor.dtype], depth, 0, group_size, UNIT_STEPS)
-            entry = trit_entry(tensor.name, form)
-        planned.append(Planned(tensor, entry, reason))
+        try:
+            planned.append(Planned(tensor, _entry(tensor, depth, reason, group_size), reason))
+        except TritError as error:
+            raise error.at(f"tensor {tensor.name!a}") from None
     return planned
+
+
+def _entry(tensor: SourceTensor, depth: int, reason: str | None, group_size: int) -> Entry:
+    if reason is not None:
+        return RawEntry(tensor.name, tensor.dtype, tensor.shape)
+    # The steps are not known yet; their place in the directory has a fixed size.
+    form = Form(tensor.shape, SOURCES[tensor.dtype], depth, 0, group_size, UNIT_STEPS)
+    return trit_entry(tensor.name, form)

@@ -11,13 +11,23 @@ from ..header import RAW_DTYPES
 from .source import SourceTensor
 
 # The layer policy of the published recipe: linear layers are quantised, and these are not.
-# Matched without regard to case.
+# Patterns of the names that model families give them, matched without regard to case.
 KEPT = {
     "*embed*": "embedding",
+    "*_emb.*": "embedding",
     "*wte.*": "embedding",
     "*wpe.*": "embedding",
+    "shared.weight": "embedding",
+    "model.shared.weight": "embedding",
+    "*relative_attention_bias*": "embedding",
     "*lm_head*": "output head",
+    "output.weight": "output head",
+    "model.output.weight": "output head",
+    "*.output_layer.weight": "output head",
+    "*predictions.decoder.*": "output head",
     "*norm*": "normalisation",
+    "*scale*": "scales",
+    "*.a_log": "state matrix",
 }
 SOURCES = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F32"}  # source dtype: dtype of the trit tensor
 
@@ -58,7 +68,7 @@ class Policy:
 
 def _obstacle(tensor: SourceTensor) -> str | None:
     if tensor.dtype not in SOURCES:
-        kind = "integer" if RAW_DTYPES[tensor.dtype].kind in "iub" else "dtype"
+        kind = "integer" if RAW_DTYPES[tensor.dtype].kind in "iu" else "dtype"
         return f"{kind} {tensor.dtype}"
     if not tensor.shape or 0 in tensor.shape:
         return "empty" if tensor.shape else "scalar"

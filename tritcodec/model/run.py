@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ..encode import quantize
+from ..encode import METHODS, quantize
 from ..errors import TritError
-from ..header import RawEntry
+from ..header import RawEntry, encode_header
 from ..reader import PathLike
 from ..tensor import GROUP_SIZE, TritTensor
 from ..writer import TritWriter
-from .folder import copy_companions, new_folder
+from .folder import copy_companions, new_folders
 from .plan import Planned, config_depth, plan
 from .policy import Policy
 from .source import ModelSource
@@ -28,8 +28,21 @@ Progress = Callable[[str, int], None]  # a tensor's name, and weights that are d
 def plan_model(
     source: ModelSource, configs: list[str], policy: Policy, group_size: int = GROUP_SIZE
 ) -> dict[str, list[Planned]]:
-    """The plan of each config. Raises TritError for an unknown one or an impossible policy."""
-    return {config: plan(source.tensors, config_depth(config), policy, group_size) for config in configs}
+    """The plan of each config.
+
+    Raises TritError for an unknown config, an impossible policy, and for
+    whatever the directory of a file could not hold: names, shapes, dtypes.
+    """
+    depths = {config: config_depth(config) for config in configs}
+    plans = {config: plan(source.tensors, depth, policy, group_size) for config, depth in depths.items()}
+    for config, planned in plans.items():
+        encode_header([item.entry for item in planned], run_metadata(source, config, METHODS[0]))
+    return plans
+
+
+def run_metadata(source: ModelSource, config: str, method: str) -> dict[str, str]:
+    """The metadata of a file: the source's, and what made it."""
+    return {**source.metadata, "tritcodec.config": config, "tritcodec.method": method}
 
 
 def quantize_model(
@@ -48,12 +61,12 @@ def quantize_model(
     an exception none is left. Raises TritError for weights that cannot be
     quantised (NaN, infinity) with the tensor's name, OSError for failing I/O.
     """
-    with contextlib.ExitStack() as folders, contextlib.ExitStack() as files:
+    targets = [Path(target, config) for config in plans]
+    with new_folders(targets) as folders, contextlib.ExitStack() as files:
         writers = []
-        for config, planned in plans.items():
-            folder = folders.enter_context(new_folder(Path(target, config)))
+        for folder, (config, planned) in zip(folders, plans.items(), strict=True):
             copy_companions(source.folder, folder)
-            metadata = {**source.metadata, "tritcodec.config": config, "tritcodec.method": method}
+            metadata = run_metadata(source, config, method)
             entries = [item.entry for item in planned]
             writers.append(files.enter_context(TritWriter(folder / TRIT_NAME, entries, metadata)))
         encode = partial(quantize, group_size=group_size, method=method, nested=nested)
@@ -73,11 +86,8 @@ def _quantize_tensor(
     encode: Callable[[npt.NDArray[Any], int], TritTensor],
 ) -> None:
     tensor = items[0].tensor
-    weights = None
+    weights = source.read(tensor)  # once, for all configs
     for item, writer in zip(items, writers, strict=True):
-        if isinstance(item.entry, RawEntry):
-            writer.write(tensor.name, 0, source.blocks(tensor))
-            continue
-        if weights is None:  # read once for all configs
-            weights = source.read(tensor)
-        writer.put(tensor.name, encode(weights, item.entry.form.depth))
+        entry = item.entry
+        result = weights if isinstance(entry, RawEntry) else encode(weights, entry.form.depth)
+        writer.put(tensor.name, result)

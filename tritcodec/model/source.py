@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,15 @@ import safetensors
 
 from ..errors import TritError
 from ..header import RAW_DTYPES
-from ..reader import BLOCK_BYTES, PathLike, Source
+from ..reader import PathLike, Source
 
 MODEL_NAME = "model.safetensors"
+WEIGHTS = frozenset(  # suffixes of files with weights, of whatever framework
+    (
+        *(".safetensors", ".trit", ".bin", ".pt", ".pth", ".ckpt", ".gguf"),
+        *(".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite"),
+    )
+)
 LENGTH_SIZE = 8  # safetensors: a little-endian u64 with the length of the JSON header stands first
 
 
@@ -29,7 +34,6 @@ class SourceTensor:
     dtype: str
     shape: tuple[int, ...]
     offset: int
-    size: int
 
 
 class ModelSource:
@@ -64,13 +68,6 @@ class ModelSource:
         self._file.read_into(array, tensor.offset + start * columns * array.itemsize)
         return array
 
-    def blocks(self, tensor: SourceTensor) -> Iterator[npt.NDArray[np.uint8]]:
-        """The bytes of *tensor*, block by block."""
-        for at in range(0, tensor.size, BLOCK_BYTES):
-            block = np.empty(min(BLOCK_BYTES, tensor.size - at), np.uint8)
-            self._file.read_into(block, tensor.offset + at)
-            yield block
-
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -88,29 +85,34 @@ class ModelSource:
         """
         length = int.from_bytes(self._file.read(LENGTH_SIZE, 0), "little")
         header = json.loads(self._file.read(length, LENGTH_SIZE))
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None) or {}
         tensors = []
         for name, entry in header.items():
-            start, end = entry["data_offsets"]
+            if not isinstance(entry, dict):  # the library takes a list of the values, too
+                raise TritError("an entry that is no object", where=f"{self.path}: tensor {name!a}")
+            start, _ = entry["data_offsets"]
             if entry["dtype"] not in RAW_DTYPES:
                 message = f"dtype {entry['dtype']} has no place in a .trit file"
                 raise TritError(message, clause="RAW-1", where=f"{self.path}: tensor {name!a}")
             offset = LENGTH_SIZE + length + start
-            tensors.append(SourceTensor(name, entry["dtype"], tuple(entry["shape"]), offset, end - start))
+            tensors.append(SourceTensor(name, entry["dtype"], tuple(entry["shape"]), offset))
         return sorted(tensors, key=lambda tensor: tensor.offset), metadata
 
 
 def companions(folder: Path) -> list[Path]:
     """The files of a model *folder* that are no weights, relative to it: configuration, tokenizer."""
-    weights = {".safetensors", ".trit", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5"}
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix not in weights and path.is_file():
+            if not name.startswith(".") and not _is_weights(path) and path.is_file():
                 found.append(path.relative_to(folder))
     return found
+
+
+def _is_weights(path: Path) -> bool:
+    return path.suffix in WEIGHTS or path.name.endswith(".index.json")
 
 
 def _weights(path: Path) -> Path:
