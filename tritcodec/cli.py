@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -205,7 +206,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
                 progress=_advance(bar),
             )
     for config, planned in plans.items():
-        print(f"{Path(arguments.out, config)}: {_sizes(planned)}")
+        _say(f"{Path(arguments.out, config)}: {_sizes(planned)}")
     return 0
 
 
@@ -221,14 +222,14 @@ def _dequantize(arguments: argparse.Namespace) -> int:
             depth=arguments.depth,
             progress=_advance(bar),
         )
-    print(f"{arguments.out}: {len(file.keys())} tensors, {weights:,} weights")
+    _say(f"{arguments.out}: {len(file.keys())} tensors, {weights:,} weights")
     return 0
 
 
 def _truncate(arguments: argparse.Namespace) -> int:
     truncate_model(arguments.src, arguments.out, arguments.depth)
     before, after = trit_path(arguments.src), trit_path(arguments.out)
-    print(f"{after}: {after.stat().st_size:,} bytes, from {before.stat().st_size:,}")
+    _say(f"{after}: {after.stat().st_size:,} bytes, from {before.stat().st_size:,}")
     return 0
 
 
@@ -398,6 +399,11 @@ def _advance(bar: tqdm[Any]) -> Callable[[str, int], None]:
         bar.update(weights)
 
     return advance
+
+
+def _say(line: str) -> None:
+    """Print one line, whatever a path in it holds."""
+    print(line.translate(CONTROLS))
 
 
 def _one_line(error: Exception) -> str:

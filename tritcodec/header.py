@@ -181,7 +181,7 @@ def encode_header(entries: Sequence[Entry], metadata: dict[str, str]) -> bytes:
     Raises TritError with the clause that the directory breaks.
     """
     ordered = sorted(entries, key=lambda entry: _utf8(entry.name))
-    pairs = sorted(metadata.items(), key=lambda pair: _utf8(pair[0]))
+    pairs = sorted(metadata.items(), key=lambda pair: (_utf8(pair[0]), _utf8(pair[1])))
     header = {
         "metadata": dict(pairs),
         "tensors": [_entry_map(entry) for entry in ordered],
@@ -238,11 +238,9 @@ def _entry_map(entry: Entry) -> dict[str, object]:
     }
 
 
-ENTRY_KEYS = {
-    "raw": frozenset({"dtype", "kind", "name", "sha256", "shape"}),
-    "trit": frozenset(
-        {"codebook", "depth", "dtype", "group_size", "kind", "name", "sha256", "shape", "shift"}
-    ),
+ENTRY_KEYS = {  # of each kind, the name first: it stands in the messages of what follows
+    "raw": ("name", "dtype", "kind", "sha256", "shape"),
+    "trit": ("name", "codebook", "depth", "dtype", "group_size", "kind", "sha256", "shape", "shift"),
 }
 
 
@@ -285,7 +283,9 @@ class _HeaderReader:
 
     def version(self) -> list[int]:
         start = self.cursor.at
-        version = [self.cursor.expect("integer") for _ in self.cursor.array(2, "HDR-2")]
+        version = [self.cursor.expect("integer") for _ in self.cursor.array(2, "TYPE-1")]
+        if len(version) != 2:
+            self.cursor.fail("TYPE-1", f"version of {len(version)} integers where 2 are expected")
         # "The version in the header MUST equal the version in the preamble."
         if version != [MAJOR, self.minor]:
             self.cursor.at = start
@@ -318,61 +318,72 @@ class _HeaderReader:
         return tuple(entries)
 
     def entry(self) -> Entry:
+        """One entry, in two passes: what is there, canonical; then each value, the kind before all."""
         cursor = self.cursor
-        fields: dict[str, Any] = {}
+        places = {}
         for key in cursor.map_keys():
-            if key in ("depth", "group_size", "shift"):
-                fields[key] = cursor.expect("integer")
-            elif key == "name":
-                fields[key] = cursor.utf8(MAX_NAME_SIZE, "NAME-1")
-                cursor.check_name(fields[key])
-            elif key in ("dtype", "kind"):
-                fields[key] = cursor.utf8().decode()
-            elif key == "shape":
-                fields[key] = tuple(cursor.expect("integer") for _ in cursor.array(MAX_RANK, "SHAPE-1"))
-            elif key == "codebook":
-                fields[key] = cursor.binary(CODEBOOK_BYTES, "CB-1")
-            elif key == "sha256":  # stands after "kind", by the order of keys
-                fields[key] = self.digests(fields.get("kind"))
-            else:
+            places[key] = cursor.at
+            cursor.skip(ENTRY_DEPTH + 1)
+        end = cursor.at
+        kind = self.kind(places)
+        # "An entry MUST have every key of its kind."
+        missing = set(ENTRY_KEYS[kind]) - places.keys()
+        if missing:
+            cursor.fail("ENT-1", f"a {kind} entry lacks {', '.join(sorted(missing))}")
+        for key in places:
+            if key not in ENTRY_KEYS[kind]:
+                cursor.at = places[key]
                 self.unknown(key)
-                cursor.skip(ENTRY_DEPTH + 1)
-        return self.checked(fields)
+        fields: dict[str, Any] = {}
+        for key in ENTRY_KEYS[kind]:
+            cursor.at = places[key]
+            fields[key] = self.field(key, kind)
+        cursor.at = end
+        return _entry(kind, fields)
 
-    def digests(self, kind: str | None) -> tuple[bytes, ...]:
+    def kind(self, places: dict[str, int]) -> str:
+        if "kind" not in places:
+            self.cursor.fail("ENT-1", "an entry lacks kind")
+        self.cursor.at = places["kind"]
+        kind = self.cursor.utf8().decode()
+        # "The kind of an entry MUST be trit or raw."
+        if kind not in ENTRY_KEYS:
+            self.cursor.fail("ENT-2", f"kind {kind[:80]!a} is neither trit nor raw")
+        return kind
+
+    def field(self, key: str, kind: str) -> Any:
+        cursor = self.cursor
+        if key == "name":
+            name = cursor.utf8(MAX_NAME_SIZE, "NAME-1")
+            cursor.check_name(name)
+            cursor.where += f", tensor {name.decode()!a}"
+            return name.decode()
+        if key in ("dtype", "kind"):
+            return cursor.utf8().decode()
+        if key == "shape":
+            return tuple(cursor.expect("integer") for _ in cursor.array(MAX_RANK, "SHAPE-1"))
+        if key == "codebook":
+            return cursor.binary(CODEBOOK_BYTES, "CB-1")
+        if key == "sha256":
+            return self.digests(kind)
+        return cursor.expect("integer")
+
+    def digests(self, kind: str) -> tuple[bytes, ...]:
         # "An entry MUST hold one digest of 32 bytes for each of its segments."
         if kind == "raw":
             return (self.cursor.binary(DIGEST_SIZE, "ENT-3"),)
         most = CODE_TRITS + MAX_DEPTH
         return tuple(self.cursor.binary(DIGEST_SIZE, "ENT-3") for _ in self.cursor.array(most, "ENT-3"))
 
-    def checked(self, fields: dict[str, Any]) -> Entry:
-        kind = fields.get("kind", "raw")
-        # "The kind of an entry MUST be trit or raw."
-        if kind not in ENTRY_KEYS:
-            self.cursor.fail("ENT-2", f"kind {kind[:80]!a} is neither trit nor raw")
-        # "An entry MUST have every key of its kind."
-        missing = ENTRY_KEYS[kind] - fields.keys()
-        if missing:
-            self.cursor.fail("ENT-1", f"a {kind} entry lacks {', '.join(sorted(missing))}")
-        for key in sorted(fields.keys() - ENTRY_KEYS[kind]):
-            self.unknown(key)
-        name = fields["name"].decode()
-        try:
-            if kind == "raw":
-                return RawEntry(name, fields["dtype"], fields["shape"], fields["sha256"])
-            return TritEntry(name, _form(fields), fields["sha256"])
-        except TritError as error:
-            raise error.at(f"tensor {name!a}") from None
 
-
-def _form(fields: dict[str, Any]) -> Form:
-    codebook = np.frombuffer(fields["codebook"], "<f4").astype(np.float32)
-    return Form(
-        shape=fields["shape"],
-        dtype=fields["dtype"],
-        depth=fields["depth"],
-        shift=fields["shift"],
-        group_size=fields["group_size"],
-        codebook=codebook,
-    )
+def _entry(kind: str, fields: dict[str, Any]) -> Entry:
+    name = fields["name"]
+    try:
+        if kind == "raw":
+            return RawEntry(name, fields["dtype"], fields["shape"], fields["sha256"])
+        codebook = np.frombuffer(fields["codebook"], "<f4").astype(np.float32)
+        names = ("shape", "dtype", "depth", "shift", "group_size")
+        form = Form(**{name: fields[name] for name in names}, codebook=codebook)
+        return TritEntry(name, form, fields["sha256"])
+    except TritError as error:
+        raise error.at(f"tensor {name!a}") from None

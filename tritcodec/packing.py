@@ -156,7 +156,8 @@ def invalid_padding(last: U8, rows: int) -> int | None:
     most = least + BASE**used - 1  # the others 2
     if last.min() >= least and last.max() <= most:
         return None
-    return int(((last < least) | (last > most)).argmax())
+    wrong = (last < least) | ((last > most) & (last <= MAX_BYTE))  # above 242 a byte has no trits: PACK-2
+    return int(wrong.argmax()) if wrong.any() else None
 
 
 def boxes(array: np.ndarray, axis: int = 0) -> Iterator[tuple[Box, Box]]:

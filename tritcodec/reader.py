@@ -30,6 +30,7 @@ from .header import (
 from .layout import Segment, layout
 from .packing import MAX_BYTE, ROWS_PER_BYTE, invalid_byte, invalid_padding, packed_rows
 from .tensor import Form, TritTensor, check_rows
+from .trits import check_depth
 
 Tensor = TritTensor | npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -44,11 +45,12 @@ class Source:
         self.path = Path(path)
         # Without O_NONBLOCK, opening a FIFO would wait for a writer. Windows has O_BINARY instead.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        self._file = os.fdopen(os.open(self.path, flags), "rb", buffering=0)
-        status = os.fstat(self._file.fileno())
+        descriptor = os.open(self.path, flags)
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            self._file.close()
+            os.close(descriptor)
             raise TritError("not a regular file", where=str(self.path))
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
         self.length = status.st_size
         self._lock = threading.Lock()
 
@@ -312,7 +314,7 @@ def byte_view(array: npt.NDArray[Any]) -> memoryview:
 
 def _cut(form: Form, depth: int | None) -> Form:
     # A depth that is not below the tensor's own leaves it as it is: files mix depths.
-    return form if depth is None or depth >= form.depth else form.truncated(depth)
+    return form if depth is None else form.truncated(min(check_depth(depth), form.depth))
 
 
 def _tensor(form: Form, planes: list[U8], name: str) -> TritTensor:

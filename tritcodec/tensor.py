@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from .packing import (
     unpack,
     unpack_digits,
 )
-from .trits import BASE, MAX_DEPTH, check_depth, is_integer, largest_level, offset_levels
+from .trits import BASE, MAX_DEPTH, check_depth, check_levels, is_integer, largest_level, offset_levels
 
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 48
@@ -55,8 +56,8 @@ class Form:
     codebook: F32
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(axis) for axis in self.shape))
         check_shape(self.shape)
+        object.__setattr__(self, "shape", tuple(int(axis) for axis in self.shape))
         # "A trit tensor MUST have a rank of at least 1 and no axis of 0."
         if not self.shape or 0 in self.shape:
             raise TritError(f"shape {list(self.shape)} has rank 0 or an axis of 0", clause="TEN-1")
@@ -72,6 +73,11 @@ class Form:
             raise TritError(f"dtype {self.dtype!r} is none of {', '.join(FLOATS)}", clause="TEN-5")
         codebook = check_codebook(self.codebook, self.depth, self.shift, self.dtype)
         object.__setattr__(self, "codebook", codebook)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the trip between processes (pickle) checked, with a read-only codebook."""
+        fields = (self.shape, self.dtype, self.depth, self.shift, self.group_size, self.codebook)
+        return Form, fields
 
     @property
     def columns(self) -> int:
@@ -145,6 +151,10 @@ class TritTensor:
             check_plane(plane, self.form.rows)
         object.__setattr__(self, "planes", tuple(_read_only(plane) for plane in self.planes))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the trip between processes (pickle) checked, with read-only planes."""
+        return TritTensor, (self.form, self.planes)
+
     @classmethod
     def from_levels(
         cls,
@@ -167,13 +177,13 @@ class TritTensor:
         Raises TritError with the clause: a level beyond the depth (TRIT-2),
         a code above 26 (CODE-1), a bad codebook (CB-1 to CB-5) or form (TEN).
         """
-        levels, codes = np.asarray(levels), check_codes(codes)
+        levels, codes = check_levels(levels), check_codes(codes)
         if depth is None:
             depth = _least_depth(levels)
         form = Form(levels.shape, dtype, depth, shift, group_size, np.asarray(codebook))
         if codes.shape != (*levels.shape[:-1], form.groups):
             expected = (*levels.shape[:-1], form.groups)
-            raise TritError(f"codes of shape {codes.shape}, not {expected}, one a group", clause="TEN-4")
+            raise TritError(f"codes of shape {codes.shape}, not {expected}, one a group")
         rows = levels.reshape(form.rows, form.columns)
         code_rows = codes.reshape(form.rows, form.groups)
         return cls.from_blocks(
@@ -196,7 +206,7 @@ class TritTensor:
         for start, codes, offsets in blocks:
             first, last = start // ROWS_PER_BYTE, packed_rows(start + len(codes))
             pack_digits(codes, CODE_TRITS, [plane[first:last] for plane in planes[:CODE_TRITS]])
-            weight_planes = [plane[first:last] for plane in planes[:CODE_TRITS - 1:-1]]
+            weight_planes = [plane[first:last] for plane in planes[: CODE_TRITS - 1 : -1]]
             pack_digits(offsets, form.depth, weight_planes)
         return cls(form, tuple(planes))
 
@@ -306,12 +316,16 @@ class TritTensor:
         return table
 
     def _output(self, dtype: npt.DTypeLike | None, out: np.ndarray | None) -> np.ndarray:
+        if out is not None and not isinstance(out, np.ndarray):
+            raise TritError(f"out must be an array, not {type(out).__name__}")
         if dtype is None:
             dtype = self.dtype if out is None else out.dtype
         name = float_name(dtype)
         check_codebook(self.codebook, self.depth, self.shift, name)
         if out is None:
             return np.empty(self.shape, FLOATS[name])
+        if not out.flags.writeable:
+            raise TritError("out is read-only")
         if out.shape != self.shape or out.dtype != FLOATS[name] or not out.flags.c_contiguous:
             raise TritError(
                 f"out must be C-contiguous {FLOATS[name]} {self.shape}, not {out.dtype} {out.shape}"
@@ -365,6 +379,8 @@ def row_ranges(rows: int, columns: int, weights: int) -> Iterator[tuple[int, int
 
 def check_shape(shape: Sequence[int]) -> None:
     """Raise TritError where *shape* is no shape of a tensor (SPEC 5.1)."""
+    if not all(is_integer(axis) and axis >= 0 for axis in shape):
+        raise TritError(f"shape {list(shape)} holds other than integers from 0 on", clause="TYPE-1")
     # "The rank of a tensor MUST be at most 8."
     if len(shape) > MAX_RANK:
         raise TritError(f"rank {len(shape)} is above {MAX_RANK}", clause="SHAPE-1")
@@ -384,9 +400,9 @@ def check_group_size(group_size: int) -> int:
 
 def check_rows(start: int, stop: int, rows: int) -> int:
     """The count of rows [start, stop), or TritError where they are none of *rows*."""
-    if not 0 <= start < stop <= rows:
+    if not (is_integer(start) and is_integer(stop)) or not 0 <= start < stop <= rows:
         raise TritError(f"rows [{start}, {stop}) are not within the {rows} rows there are")
-    return stop - start
+    return int(stop) - int(start)
 
 
 def slice_rows(plane: U8, start: int, stop: int) -> U8:
@@ -401,9 +417,10 @@ def slice_rows(plane: U8, start: int, stop: int) -> U8:
 
 def float_name(dtype: npt.DTypeLike) -> str:
     """The name, "F32", "F16" or "BF16", of a float dtype or its name; else TritError (TEN-5)."""
-    for name, known in FLOATS.items():
-        if dtype == name or (not isinstance(dtype, str) and np.dtype(dtype) == known):
-            return name
+    with contextlib.suppress(TypeError):  # of what is no dtype at all
+        for name, known in FLOATS.items():
+            if dtype == name or (not isinstance(dtype, str) and np.dtype(dtype) == known):
+                return name
     raise TritError(f"dtype {dtype} is none of {', '.join(FLOATS)}", clause="TEN-5")
 
 

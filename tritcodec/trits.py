@@ -48,11 +48,12 @@ def split(levels: npt.ArrayLike, depth: int) -> I8:
     Raises TritError (TRIT-2: a level beyond the depth).
     """
     depth = check_depth(depth)
-    rest = offset_levels(levels, depth)
-    planes = np.empty((depth, *rest.shape), np.uint8)
-    for p in range(depth):
+    offset = offset_levels(levels, depth)
+    planes = np.empty((depth, *offset.shape), np.uint8)
+    rest = offset.reshape(-1)  # no scalar, whose arithmetic would warn where it wraps
+    for plane in planes.reshape(depth, -1):
         upper = rest // np.uint8(BASE)
-        planes[p] = rest - upper * np.uint8(BASE) - np.uint8(1)  # digit - 1: 255 is -1
+        plane[:] = rest - upper * np.uint8(BASE) - np.uint8(1)  # digit - 1: 255 is -1
         rest = upper
     return planes.view(np.int8)
 
@@ -74,10 +75,18 @@ def join(planes: npt.ArrayLike) -> I8:
     # "A trit MUST be -1, 0 or +1."
     if planes.size and (planes.max() > 1 or planes.min() < -1):
         raise TritError("a trit plane holds a value other than -1, 0 and +1", clause="TRIT-1")
-    levels: I8 = planes[-1].copy()
+    levels: I8 = planes[-1, ...].copy()  # of rank 0, too, an array
     for plane in planes[-2::-1]:  # Horner: |partial level| <= 40, within int8
         levels *= np.int8(BASE)
         levels += plane
+    return levels
+
+
+def check_levels(levels: npt.ArrayLike) -> I8:
+    """*levels* as an int8 array, or TritError."""
+    levels = np.asarray(levels)
+    if levels.dtype != np.int8:
+        raise TritError(f"levels must be int8, not {levels.dtype}")
     return levels
 
 
@@ -86,9 +95,7 @@ def offset_levels(levels: npt.ArrayLike, depth: int) -> npt.NDArray[np.uint8]:
 
     Raises TritError (TRIT-2) where a level lies outside -H..H.
     """
-    levels = np.asarray(levels)
-    if levels.dtype != np.int8:
-        raise TritError(f"levels must be int8, not {levels.dtype}")
+    levels = check_levels(levels)
     H = largest_level(depth)
     # No value of int8 outside -H..H wraps into 0..2H: k + H modulo 256 is then 2H+1..167 or 168..255.
     offset: npt.NDArray[np.uint8] = levels.view(np.uint8) + np.uint8(H)

@@ -29,7 +29,7 @@ from .header import (
     encode_preamble,
 )
 from .layout import layout
-from .reader import PathLike, Tensor, byte_view, check_raw, open_file
+from .reader import PathLike, Tensor, block_errors, byte_view, open_file
 from .tensor import Form, TritTensor
 from .trits import check_depth
 
@@ -61,8 +61,6 @@ class TritWriter:
         if not self.path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path.parent))
         self._temporary = self.path.with_name(f".{secrets.token_hex(8)}.trit.tmp")
-        # Exclusive: never an existing file, and never through a link.
-        self._file = open(self._temporary, "xb")  # noqa: SIM115  # closed by __exit__
 
     def write(self, name: str, part: int, chunks: Iterable[npt.NDArray[Any]]) -> bytes:
         """Write segment *part* of tensor *name* from C-contiguous arrays; gives its SHA-256.
@@ -70,7 +68,10 @@ class TritWriter:
         Part 0 of a raw tensor is its bytes; parts of a trit tensor are its
         planes (SPEC 5.2). The chunks together have the segment's size.
         """
+        if (name, part) not in self._segments:
+            raise TritError(f"no segment {part} of tensor {name!a} in the directory", where=str(self.path))
         segment = self._segments[name, part]
+        self._digests.pop((name, part), None)  # what is written again counts when it is whole
         digest, size = sha256(), 0
         self._file.seek(segment.offset)
         for chunk in chunks:
@@ -78,6 +79,9 @@ class TritWriter:
             size += len(data)
             if size > segment.size:
                 break
+            if data:
+                for error in block_errors(np.frombuffer(data, np.uint8), segment, size - len(data)):
+                    raise error.at(segment.where)
             digest.update(data)
             self._file.write(data)
         if size != segment.size:
@@ -97,13 +101,13 @@ class TritWriter:
         if planned is None or _shape_of(entry) != _shape_of(planned):
             raise TritError("the tensor is not that of the directory", where=f"tensor {name!a}")
         self._entries[name] = entry
-        if isinstance(entry, RawEntry):
-            check_raw(np.asarray(tensor), entry)
         planes = tensor.planes if isinstance(tensor, TritTensor) else [_little_endian(tensor)]
         for part, plane in enumerate(planes):
             self.write(name, part, [np.ascontiguousarray(plane)])
 
     def __enter__(self) -> TritWriter:
+        # Exclusive: never an existing file, and never through a link.
+        self._file = open(self._temporary, "xb")  # closed by __exit__
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
@@ -116,7 +120,8 @@ class TritWriter:
         finally:
             if isinstance(error, OSError) and error.filename in (None, str(self._temporary)):
                 error.filename = str(self.path)  # a failing write names no file, or not the user's
-            self._file.close()
+            with contextlib.suppress(OSError):  # on a full disk it fails to flush once more
+                self._file.close()
             with contextlib.suppress(FileNotFoundError):  # it has got its final name
                 os.unlink(self._temporary)
 

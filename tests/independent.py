@@ -1,0 +1,538 @@
+"""A second codec for .trit files, made from SPEC.md alone.
+
+Whoever wrote it had not seen the package: where the two disagree, one of them is wrong
+or the document has a gap. It needs only Python's integers, lists and bytes, and takes
+its time. The order is that of the document, its chapters stand above the parts, and
+what is in quotation marks are its words.
+
+    defects(data)    what is wrong with a file: (clause, where) each, none if it is valid
+    read(data)       its metadata and tensors, or Broken with the clause
+    write(tensors)   the bytes of a file
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+Matrix = list[list[int]]
+Entry = dict[str, Any]  # as in 6.4, straight from the header
+
+
+class Broken(Exception):  # noqa: N818  # what it is about is the file
+    """The requirement *clause* is broken at *where*."""
+
+    def __init__(self, clause: str, where: str) -> None:  # noqa: D107
+        super().__init__(f"{clause}: {where}")
+        self.clause, self.where = clause, where
+
+
+def need(obeyed: bool, clause: str, where: str) -> None:
+    """Raise Broken unless *obeyed*."""
+    if not obeyed:
+        raise Broken(clause, where)
+
+
+# 2 Trits and levels: `k = t_0 + 3*t_1 + ... + 3^(d-1)*t_(d-1)`
+
+
+def split(k: int, depth: int) -> list[int]:
+    """Trits of the level *k*, least significant first: "add H and write the sum in base 3"."""
+    H = (3**depth - 1) // 2
+    need(-H <= k <= H, "TRIT-2", f"level {k} of depth {depth}")
+    return [(k + H) // 3**p % 3 - 1 for p in range(depth)]
+
+
+def join(trits: tuple[int, ...]) -> int:
+    """Level of *trits*, least significant first."""
+    return sum(t * 3**p for p, t in enumerate(trits))
+
+
+# 3 Packing: "Five consecutive rows share a byte, column by column"
+
+
+def pack(plane: Matrix) -> bytes:
+    """Bytes of a plane, which is given as rows of trits."""
+    rows = plane + [[0] * len(plane[0])] * (-len(plane) % 5)  # PACK-3
+    fives = [zip(*rows[r : r + 5], strict=True) for r in range(0, len(rows), 5)]
+    return bytes(sum((t + 1) * 3**i for i, t in enumerate(five)) for columns in fives for five in columns)
+
+
+def unpack(packed: bytes, rows: int, columns: int) -> Matrix:
+    """Rows of trits: `t[5r+i, j] = byte[r, j] // 3^i % 3 - 1`."""
+    byte_rows = [packed[at : at + columns] for at in range(0, len(packed), columns)]
+    return [[byte // 3 ** (row % 5) % 3 - 1 for byte in byte_rows[row // 5]] for row in range(rows)]
+
+
+def packing_defects(packed: bytes, rows: int, columns: int) -> dict[str, int]:
+    """PACK-2 and PACK-3 if they are broken, with the first byte that does."""
+    padding = range(rows % 5, 5) if rows % 5 else range(0)
+    first: dict[str, int] = {}
+    for at, byte in enumerate(packed):
+        if byte > 242:
+            first.setdefault("PACK-2", at)
+        elif at >= len(packed) - columns and any(byte // 3**i % 3 != 1 for i in padding):
+            first.setdefault("PACK-3", at)
+    return first
+
+
+# 4 Codebook and codes. A format: bits of its exponent, bits of its fraction
+
+FORMATS = {"F32": (8, 23), "F16": (5, 10), "BF16": (8, 7)}
+INFINITY: dict[str, int] = {
+    name: 2 ** (exponent + fraction) - 2**fraction for name, (exponent, fraction) in FORMATS.items()
+}
+
+
+def check_codebook(book: bytes, largest: int, dtype: str, where: str) -> None:
+    """Check 27 steps; *largest* is the greatest integer that multiplies one."""
+    need(len(book) == 27 * 4, "CB-1", where)
+    steps = struct.unpack("<27I", book)
+    need(all(0x00800000 <= step <= 0x7F7FFFFF for step in steps), "CB-2", where)
+    need(all(a < b for a, b in itertools.pairwise(steps)), "CB-3", where)
+    need(all(step % 64 == 0 for step in steps), "CB-4", where)
+    need(weight(steps[26], largest, dtype) != INFINITY[dtype], "CB-5", where)
+
+
+# 5 Trit tensors
+
+
+@functools.cache
+def weight(step: int, k: int, dtype: str) -> int:
+    """Bit pattern in *dtype* of *k* times the step whose binary32 pattern is *step*.
+
+    "The exact value rounded once, to nearest, ties to even": it is n * 2^e, and becomes
+    m * 2^ulp, where 2^ulp is what the last bit of the format is worth there.
+    """
+    exponent, fraction = FORMATS[dtype]
+    bias = (1 << (exponent - 1)) - 1
+    n, e = abs(k) * (2**23 + step % 2**23), step // 2**23 - 127 - 23
+    if k == 0:
+        return 0  # "A weight of level 0 MUST decode to +0."
+    ulp = max(n.bit_length() - 1 + e, 1 - bias) - fraction
+    unit, n = 1 << max(ulp - e, 0), n << max(e - ulp, 0)
+    m, rest = divmod(n, unit)
+    m += 2 * rest > unit or (2 * rest == unit and m % 2 == 1)
+    # The leading bit of m makes up for the 1 that the exponent lacks; without it m is subnormal.
+    pattern = ((ulp + fraction + bias - 1) << fraction) + m
+    return min(pattern, INFINITY[dtype]) + ((k < 0) << (exponent + fraction))
+
+
+class Trit(NamedTuple):
+    """A trit tensor: bit patterns of the steps, codes (rows by G), planes (rows by K), the top one first."""
+
+    shape: list[int]
+    dtype: str
+    group_size: int
+    shift: int
+    steps: list[int]
+    codes: Matrix
+    planes: list[Matrix]
+
+    def cut(self, depth: int) -> Trit:
+        """The top planes, "read as a tensor of depth d' whose shift is greater by d - d'"."""
+        dropped = max(len(self.planes) - depth, 0)
+        return self._replace(planes=self.planes[:depth], shift=self.shift + dropped)
+
+    def levels(self) -> Matrix:
+        """Levels, rows by K."""
+        return [
+            [join(trits[::-1]) for trits in zip(*row, strict=True)] for row in zip(*self.planes, strict=True)
+        ]
+
+    def values(self, dtype: str) -> Matrix:
+        """Bit patterns in *dtype* of `step[c] * 3^shift * k`, rows by K."""
+        factor, size = 3**self.shift, self.group_size
+        return [
+            [weight(self.steps[codes[j // size]], factor * k, dtype) for j, k in enumerate(levels)]
+            for codes, levels in zip(self.codes, self.levels(), strict=True)
+        ]
+
+
+class Raw(NamedTuple):
+    """A tensor that is not quantised, its elements as bytes."""
+
+    shape: list[int]
+    dtype: str
+    data: bytes
+
+
+# 6.1 Preamble: "A reader checks in this order, and reports the first that fails"
+
+MAGIC = bytes.fromhex("89 54 52 49 54 0D 0A 1A")
+PREAMBLE = "<8s2HIQQ32s"  # magic, major, minor, flags, header size, file size, digest
+
+
+def read_preamble(data: bytes) -> tuple[bytes, int]:
+    """Bytes of the header, and the minor version."""
+    need(len(data) >= 64, "PRE-1", f"{len(data)} bytes")
+    magic, major, minor, flags, size, length, digest = struct.unpack(PREAMBLE, data[:64])
+    need(magic == MAGIC, "PRE-2", "magic")
+    need(major == 1, "PRE-3", f"version {major}.{minor}")
+    need(flags == 0, "PRE-4", f"flags {flags:#x}")
+    need(1 <= size <= 67108864, "PRE-5", f"header size {size}")
+    need(length == len(data), "PRE-6", f"file size {length}, not {len(data)}")
+    need(64 + size <= len(data), "PRE-7", f"header size {size}")
+    need(hashlib.sha256(data[64 : 64 + size]).digest() == digest, "PRE-8", "digest of the header")
+    return data[64 : 64 + size], minor
+
+
+# 6.2 Canonical MessagePack
+
+FIXED = {int: (0x00, 128), dict: (0x80, 16), list: (0x90, 16), str: (0xA0, 32)}  # from which byte, how many
+# first byte: what it begins, bytes of the number that follows, the largest number that has a shorter form
+WIDE: dict[int, tuple[type, int, int]] = {
+    **{0xCC: (int, 1, 127), 0xCD: (int, 2, 2**8 - 1), 0xCE: (int, 4, 2**16 - 1), 0xCF: (int, 8, 2**32 - 1)},
+    **{0xD9: (str, 1, 31), 0xDA: (str, 2, 2**8 - 1), 0xDB: (str, 4, 2**16 - 1)},
+    **{0xC4: (bytes, 1, -1), 0xC5: (bytes, 2, 2**8 - 1), 0xC6: (bytes, 4, 2**16 - 1)},
+    **{0xDC: (list, 2, 15), 0xDD: (list, 4, 2**16 - 1), 0xDE: (dict, 2, 15), 0xDF: (dict, 4, 2**16 - 1)},
+}
+
+
+class Parser:
+    """Reads values from the front of *data*; `at` is the next byte."""
+
+    def __init__(self, data: bytes) -> None:  # noqa: D107
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        """The next *size* bytes."""
+        need(self.at + size <= len(self.data), "MP-5", f"byte {self.at}: {size} bytes expected")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def head(self) -> tuple[type, int]:
+        """The type of the next value, and its number: the integer itself, or a length."""
+        first = self.take(1)[0]
+        for kind, (least, many) in FIXED.items():
+            if least <= first < least + many:
+                return kind, first - least
+        need(first in WIDE, "MP-1", f"byte {self.at - 1}: {first:02X}")
+        kind, width, shorter = WIDE[first]
+        number = int.from_bytes(self.take(width), "big")
+        need(number > shorter, "MP-2", f"byte {self.at}: {number} in {width} bytes")
+        return kind, number
+
+    def value(self, depth: int = 1) -> Any:
+        """The next value; an array or map is nested *depth* deep."""
+        kind, number = self.head()
+        if kind is int:
+            return number
+        if kind is bytes:
+            return self.take(number)
+        if kind is str:
+            return self.text(number)
+        need(depth <= 8, "MP-6", f"byte {self.at}")
+        if kind is list:
+            return [self.value(depth + 1) for _ in range(number)]
+        return self.pairs(number, depth)
+
+    def text(self, size: int) -> str:
+        """A str of *size* bytes."""
+        try:
+            return self.take(size).decode()
+        except UnicodeDecodeError:
+            raise Broken("MP-4", f"byte {self.at}") from None
+
+    def pairs(self, count: int, depth: int) -> dict[str, Any]:
+        """A map of *count* pairs."""
+        found: dict[str, Any] = {}
+        last = None
+        for _ in range(count):
+            kind, size = self.head()
+            need(kind is str, "MP-3", f"byte {self.at}: key of another type")
+            key = self.text(size)
+            need(last is None or last.encode() < key.encode(), "MP-3", f"key {key!r} after {last!r}")
+            last, found[key] = key, self.value(depth + 1)
+        return found
+
+
+def parse(header: bytes) -> Any:
+    """The value of the header, "exactly one value, with nothing cut off and nothing after it"."""
+    parser = Parser(header)
+    value = parser.value()
+    need(parser.at == len(header), "MP-5", f"byte {parser.at}: bytes after the value")
+    return value
+
+
+# 6.3 Header
+
+CONTROL = {*range(0x00, 0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF}
+
+
+def check_type(value: Any, kind: type, where: str) -> Any:
+    """*value* itself."""
+    need(isinstance(value, kind), "TYPE-1", f"{where} is no {kind.__name__}")
+    return value
+
+
+def check_keys(found: dict[str, Any], keys: set[str], missing: str, minor: int, where: str) -> None:
+    """Check that *found* has the *keys*, or else breaks the clause *missing*, and by VER-1 no others."""
+    need(keys <= found.keys(), missing, f"{where}: no {sorted(keys - found.keys())}")
+    need(minor > 0 or found.keys() <= keys, "VER-1", f"{where}: {sorted(found.keys() - keys)}")
+
+
+def check_name(name: str, where: str) -> None:
+    """Check a tensor's name or a metadata key."""
+    need(1 <= len(name.encode()) <= 512, "NAME-1", where)
+    need(CONTROL.isdisjoint(map(ord, name)), "NAME-2", f"{where} {name!r}")
+
+
+def check_header(header: Any, minor: int) -> None:
+    """Check everything in the header but what chapter 7 says."""
+    check_keys(
+        check_type(header, dict, "header"), {"metadata", "tensors", "version"}, "HDR-1", minor, "header"
+    )
+    version = check_type(header["version"], list, "version")
+    need(len(version) == 2 and all(isinstance(part, int) for part in version), "TYPE-1", "version")
+    need(version == [1, minor], "HDR-2", f"version {version}")
+    check_metadata(check_type(header["metadata"], dict, "metadata"))
+    entries = check_type(header["tensors"], list, "tensors")
+    need(len(entries) <= 1048576, "HDR-4", f"{len(entries)} entries")
+    last = b""
+    for index, entry in enumerate(entries):
+        check_entry(entry, minor, f"entry {index}")
+        need(last < entry["name"].encode(), "HDR-3", f"entry {index}: {entry['name']!r}")
+        last = entry["name"].encode()
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Check the pairs of the metadata."""
+    need(len(metadata) <= 1024, "HDR-5", f"{len(metadata)} pairs")
+    for key, value in metadata.items():
+        where = f"metadata {key!r}"
+        check_name(key, "metadata key")
+        need(len(check_type(value, str, where).encode()) <= 1048576, "HDR-6", where)
+
+
+# 6.4 Entries, with the requirements of chapter 5 on their fields
+
+COMMON = {"dtype": str, "kind": str, "name": str, "shape": list}
+FIELDS: dict[str, dict[str, type]] = {
+    "trit": {**COMMON, "codebook": bytes, "depth": int, "group_size": int, "sha256": list, "shift": int},
+    "raw": {**COMMON, "sha256": bytes},
+}
+ELEMENT = {
+    **dict.fromkeys(["BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"], 1),
+    **dict.fromkeys(["U16", "I16", "F16", "BF16"], 2),
+    **dict.fromkeys(["U32", "I32", "F32"], 4),
+    **dict.fromkeys(["U64", "I64", "F64", "C64"], 8),
+}
+
+
+def check_entry(entry: Any, minor: int, where: str) -> None:
+    """Check an entry of the directory; its kind first, which says what else there is."""
+    need("kind" in check_type(entry, dict, where), "ENT-1", f"{where}: no kind")
+    need(check_type(entry["kind"], str, where) in FIELDS, "ENT-2", f"{where}: {entry['kind']!r}")
+    fields = FIELDS[entry["kind"]]
+    check_keys(entry, set(fields), "ENT-1", minor, where)
+    for key, kind in fields.items():
+        check_type(entry[key], kind, f"{where} {key}")
+    check_name(entry["name"], f"{where} name")
+    need(len(entry["shape"]) <= 8, "SHAPE-1", where)
+    nonzero = [axis for axis in entry["shape"] if check_type(axis, int, f"{where} axis")]
+    need(math.prod(nonzero) <= 2**48, "SHAPE-2", where)
+    if entry["kind"] == "trit":
+        check_trit(entry, where)
+    else:
+        need(entry["dtype"] in ELEMENT, "RAW-1", f"{where}: {entry['dtype']!r}")
+        need(len(entry["sha256"]) == 32, "ENT-3", where)
+
+
+def check_trit(entry: Entry, where: str) -> None:
+    """Check what only trit entries have."""
+    depth, shift = entry["depth"], entry["shift"]
+    need(len(entry["shape"]) >= 1 and 0 not in entry["shape"], "TEN-1", f"{where}: shape {entry['shape']}")
+    need(1 <= depth <= 4, "TEN-2", f"{where}: depth {depth}")
+    need(depth + shift <= 4, "TEN-3", f"{where}: depth {depth}, shift {shift}")
+    need(1 <= entry["group_size"] <= 65536, "TEN-4", f"{where}: group size {entry['group_size']}")
+    need(entry["dtype"] in FORMATS, "TEN-5", f"{where}: {entry['dtype']!r}")
+    check_codebook(entry["codebook"], 3**shift * (3**depth - 1) // 2, entry["dtype"], where)
+    sizes = [len(check_type(digest, bytes, f"{where} digest")) for digest in entry["sha256"]]
+    need(sizes == [32] * (3 + depth), "ENT-3", where)
+
+
+# 7 Layout: "No offsets and no sizes are stored"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Where the segment *index* of a tensor's 1 or 3 + depth lies."""
+
+    entry: Entry
+    index: int
+    offset: int
+    size: int
+
+
+def align(x: int) -> int:
+    """The next multiple of 64."""
+    return -(-x // 64) * 64
+
+
+def planes_of(entry: Entry) -> list[tuple[int, int]]:
+    """Rows and columns of each plane of a trit tensor, in the order of 5.2."""
+    rows, K = math.prod(entry["shape"][:-1]), entry["shape"][-1]
+    return [(rows, -(-K // entry["group_size"]))] * 3 + [(rows, K)] * entry["depth"]
+
+
+def sizes_of(entry: Entry) -> list[int]:
+    """Bytes of each segment of a tensor."""
+    if entry["kind"] == "raw":
+        return [math.prod(entry["shape"]) * ELEMENT[entry["dtype"]]]
+    return [-(-rows // 5) * columns for rows, columns in planes_of(entry)]
+
+
+def layout(header_size: int, entries: list[Entry]) -> tuple[list[Segment], int]:
+    """The segments, in file order, and the end of the file."""
+    trit = [entry for entry in entries if entry["kind"] == "trit"]
+    order = [(entry, 0) for entry in entries if entry["kind"] == "raw"]
+    order += [(entry, index) for entry in trit for index in range(3)]
+    order += [(entry, index) for index in range(3, 7) for entry in trit if index < 3 + entry["depth"]]
+    segments, end = [], align(64 + header_size)
+    for entry, index in order:
+        segments.append(Segment(entry, index, end, sizes_of(entry)[index]))
+        end = align(end + segments[-1].size)
+    need(end <= 2**63 - 1, "LAY-5", f"the end would be {end}")
+    return segments, end
+
+
+# 8 and 9 Reading and verification
+
+
+def open_file(data: bytes) -> tuple[dict[str, Any], list[Segment]]:
+    """Header and segments, with all checks but those of what the segments and gaps hold."""
+    encoded, minor = read_preamble(data)
+    header = parse(encoded)
+    check_header(header, minor)
+    segments, end = layout(len(encoded), header["tensors"])
+    need(end == len(data), "LAY-4", f"the end is {end}, not {len(data)}")
+    return header, segments
+
+
+def segment_defects(content: bytes, entry: Entry, index: int) -> Iterator[tuple[str, str]]:
+    """What is wrong with the bytes of a segment."""
+    where = f"{entry['name']!r} segment {index}"
+    digest = entry["sha256"][index] if entry["kind"] == "trit" else entry["sha256"]
+    if hashlib.sha256(content).digest() != digest:
+        yield "SEG-1", where
+    if entry["kind"] == "trit":
+        for clause, at in packing_defects(content, *planes_of(entry)[index]).items():
+            yield clause, f"{where} byte {at}"
+    elif entry["dtype"] == "BOOL" and not set(content) <= {0, 1}:
+        yield "RAW-2", where
+
+
+def defects(data: bytes) -> list[tuple[str, str]]:
+    """All that is wrong: one defect of preamble, header or layout, or those of every gap and segment."""
+    try:
+        _, segments = open_file(data)
+    except Broken as broken:
+        return [(broken.clause, broken.where)]
+    found, end = [], 64 + struct.unpack(PREAMBLE, data[:64])[4]
+    for segment in [*segments, None]:
+        start = segment.offset if segment else len(data)
+        if any(data[end:start]):
+            found.append(("LAY-3", f"between bytes {end} and {start}"))
+        if segment:
+            end = start + segment.size
+            found += segment_defects(data[start:end], segment.entry, segment.index)
+    return found
+
+
+def read(data: bytes) -> tuple[dict[str, str], dict[str, Trit | Raw]]:
+    """Metadata and tensors of a valid file."""
+    for clause, where in defects(data):
+        raise Broken(clause, where)
+    header, segments = open_file(data)
+    content: dict[str, list[bytes]] = {}
+    for segment in segments:  # those of one tensor come in their own order
+        content.setdefault(segment.entry["name"], []).append(data[segment.offset :][: segment.size])
+    return header["metadata"], {e["name"]: tensor_of(e, content[e["name"]]) for e in header["tensors"]}
+
+
+def tensor_of(entry: Entry, content: list[bytes]) -> Trit | Raw:
+    """The tensor of *entry* from the bytes of its segments."""
+    if entry["kind"] == "raw":
+        return Raw(entry["shape"], entry["dtype"], content[0])
+    planes = [unpack(packed, *size) for packed, size in zip(content, planes_of(entry), strict=True)]
+    codes = [[join(trits) + 13 for trits in zip(*row, strict=True)] for row in zip(*planes[:3], strict=True)]
+    steps = list(struct.unpack("<27I", entry["codebook"]))
+    return Trit(entry["shape"], entry["dtype"], entry["group_size"], entry["shift"], steps, codes, planes[3:])
+
+
+# Writing. `dumps` and `seal` take what breaks rules, too, so that tests can make such files.
+
+
+def dumps(value: Any) -> bytes:
+    """Canonical MessagePack of an integer, str, bytes, list or dict."""
+    if isinstance(value, int):
+        return dumps_head(int, value)
+    if isinstance(value, str):
+        return dumps_head(str, len(value.encode())) + value.encode()
+    if isinstance(value, bytes):
+        return dumps_head(bytes, len(value)) + value
+    if isinstance(value, list):
+        return dumps_head(list, len(value)) + b"".join(map(dumps, value))
+    pairs = [dumps(key) + dumps(value[key]) for key in sorted(value, key=str.encode)]
+    return dumps_head(dict, len(value)) + b"".join(pairs)
+
+
+def dumps_head(kind: type, number: int) -> bytes:
+    """The shortest form of *number*, as an integer or the length of a *kind*."""
+    least, many = FIXED.get(kind, (0, 0))
+    if number < many:
+        return bytes([least + number])
+    first = max(first for first, (k, _, shorter) in WIDE.items() if k is kind and number > shorter)
+    return bytes([first]) + number.to_bytes(WIDE[first][1], "big")
+
+
+def seal(header: bytes, content: list[bytes], version: tuple[int, int] = (1, 0)) -> bytes:
+    """The file of a *header* and the *content* of the segments in file order."""
+    body = header + bytes(-(64 + len(header)) % 64)
+    for segment in content:
+        body += segment + bytes(-len(segment) % 64)
+    digest = hashlib.sha256(header).digest()
+    return struct.pack(PREAMBLE, MAGIC, *version, 0, len(header), 64 + len(body), digest) + body
+
+
+def planes_from(levels: Matrix, depth: int) -> list[Matrix]:
+    """Planes of *levels*, the most significant first."""
+    return [[[split(k, depth)[p] for k in row] for row in levels] for p in reversed(range(depth))]
+
+
+def entry_of(name: str, tensor: Trit | Raw) -> tuple[Entry, list[bytes]]:
+    """The entry of *tensor*, and the bytes of its segments."""
+    entry: Entry = {"name": name, "shape": tensor.shape, "dtype": tensor.dtype}
+    if isinstance(tensor, Raw):
+        return entry | {"kind": "raw", "sha256": hashlib.sha256(tensor.data).digest()}, [tensor.data]
+    codes = [[c - 13 for c in row] for row in tensor.codes]
+    content = [pack(plane) for plane in planes_from(codes, 3)[::-1] + tensor.planes]
+    entry |= {
+        "kind": "trit",
+        "depth": len(tensor.planes),
+        "shift": tensor.shift,
+        "group_size": tensor.group_size,
+    }
+    digests = [hashlib.sha256(packed).digest() for packed in content]
+    return entry | {"codebook": struct.pack("<27I", *tensor.steps), "sha256": digests}, content
+
+
+def parts_of(tensors: dict[str, Trit | Raw], metadata: dict[str, str]) -> tuple[dict[str, Any], list[bytes]]:
+    """The header of a file of version 1.0, and its segments in file order."""
+    made = {name: entry_of(name, tensors[name]) for name in sorted(tensors, key=str.encode)}
+    entries = [entry for entry, _ in made.values()]
+    content = [made[segment.entry["name"]][1][segment.index] for segment in layout(0, entries)[0]]
+    return {"metadata": metadata, "tensors": entries, "version": [1, 0]}, content
+
+
+def write(tensors: dict[str, Trit | Raw], metadata: dict[str, str] | None = None) -> bytes:
+    """The bytes of a file of *tensors*."""
+    header, content = parts_of(tensors, metadata or {})
+    return seal(dumps(header), content)

@@ -1,0 +1,361 @@
+"""How fast and how lean the codec is, as ratios to references timed beside it.
+
+Every time is a median of runs that alternate with those of its reference, in
+one process, on one CPU and one BLAS thread: a ratio says the same on another
+machine, and seconds do not. Prints one table and exits with 0 whatever it
+says, since a busy machine is no fault of the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shlex
+import statistics
+import struct
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is imported, which reads them
+
+import numpy as np  # noqa: E402  # as above
+
+import tritcodec as tc  # noqa: E402  # as above
+
+DEPTHS = (1, 2, 3, 4)
+DTYPES = ("F32", "F16", "BF16")
+METHODS: dict[str, dict[str, Any]] = {  # options of quantize
+    "optimal": {},
+    "nested": {"nested": True},
+    "tritllm-v2": {"method": "tritllm-v2"},
+}
+COPY = "float32 copy"  # of as many weights, into an array that is there
+GGUF_DECODE, GGUF_ENCODE = "gguf-py TQ1_0 dequantize", "gguf-py TQ1_0 quantize"
+TARGETS = {  # the largest ratio that is fine; what is not here is only reported
+    "pack, one plane": 0.6,
+    "unpack, one plane": 0.8,
+    "dequantize F32, depth 1": 2.0,
+    "dequantize F32, depth 2": 2.5,
+    "dequantize F32, depth 3": 3.0,
+    "dequantize F32, depth 4": 3.5,
+    "dequantize, depth 1, new array": 1 / 3,
+}
+GROWTH_TARGET = 1.1  # of the memory beyond input and output, while the weights grow fourfold
+TENSORS = 10_000  # in the file that is opened
+PREAMBLE_SIZE, HEADER_SIZE_AT = 64, 16  # SPEC 6.1
+TQ1_0_BLOCK = 256  # weights; gguf-py takes whole blocks
+MIB = 1 << 20
+
+Call = Callable[[], object]
+
+EXAMPLES = """\
+examples:
+  python tools/bench.py                                  all of it, at 4096 x 4096
+  python tools/bench.py --only pack unpack               two parts of it
+  python tools/bench.py --only dequantize --repeats 41   one part, with less noise
+  python tools/bench.py --size 1024 --repeats 3          in a hurry; calls cost more there
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: what was measured, against what, and the largest ratio that is fine."""
+
+    what: str
+    measured: str
+    against: str
+    ratio: float
+    target: float | None = None
+
+    def text(self) -> str:
+        """The line, in the table's columns."""
+        target = "" if self.target is None else f"{self.target:.2f}"
+        verdict = "" if self.target is None else "yes" if self.ratio <= self.target else "NO"
+        return line(self.what, self.measured, self.against, f"{self.ratio:.2f}", target, verdict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the command line asks for: the side of the matrix, and the runs of each call."""
+
+    size: int
+    repeats: int
+
+    def times(self, calls: Mapping[str, Call]) -> dict[str, float]:
+        """Median CPU seconds of each call; they take turns, after one turn that does not count."""
+        runs: dict[str, list[float]] = {name: [] for name in calls}
+        for turn in range(self.repeats + 1):
+            for name, call in calls.items():
+                start = time.process_time()
+                call()
+                if turn:
+                    runs[name].append(time.process_time() - start)
+        return {name: statistics.median(seconds) for name, seconds in runs.items()}
+
+    def compare(self, reference: str, calls: Mapping[str, Call]) -> Iterator[Row]:
+        """A row for each call but the *reference*, with nanoseconds a weight."""
+        times = self.times(calls)
+        for name in calls:
+            if name != reference:
+                measured = f"{times[name] / self.size**2 * 1e9:.2f} ns/weight"
+                yield Row(name, measured, reference, times[name] / times[reference], TARGETS.get(name))
+
+
+def line(*cells: str) -> str:
+    """A line of the table."""
+    what, measured, against, ratio, target, verdict = cells
+    return f"{what:38}{measured:>16}  {against:30}{ratio:>7}{target:>8}  {verdict}".rstrip()
+
+
+def random_weights(size: int) -> np.ndarray:
+    """A square matrix of normal numbers, the same every time."""
+    return np.random.default_rng(1).standard_normal((size, size), np.float32)
+
+
+def random_trits(size: int) -> np.ndarray:
+    """A square matrix of trits, the same every time."""
+    return np.random.default_rng(1).integers(-1, 1, (size, size), np.int8, endpoint=True)
+
+
+def random_tensor(size: int, depth: int) -> tc.TritTensor:
+    """A square tensor of random levels and codes, the same every time."""
+    rng, H = np.random.default_rng(depth), (3**depth - 1) // 2
+    levels = rng.integers(-H, H, (size, size), np.int8, endpoint=True)
+    codes = rng.integers(0, 27, (size, -(-size // 16)), np.uint8)
+    steps = (0x3C00_0000 + 0x0008_0000 * np.arange(27, dtype=np.uint32)).view(np.float32)  # 1/128 to 0.2
+    return tc.TritTensor.from_levels(levels, codes, steps, depth=depth)
+
+
+def copying(size: int) -> Call:
+    """The yardstick."""
+    source = random_weights(size)
+    return partial(np.copyto, np.empty_like(source), source)
+
+
+def bench_pack(bench: Bench) -> Iterator[Row]:
+    """One plane of trits into bytes."""
+    trits = random_trits(bench.size)
+    yield from bench.compare(COPY, {COPY: copying(bench.size), "pack, one plane": partial(tc.pack, trits)})
+
+
+def bench_unpack(bench: Bench) -> Iterator[Row]:
+    """One plane of bytes into trits."""
+    unpack = partial(tc.unpack, tc.pack(random_trits(bench.size)), bench.size)
+    yield from bench.compare(COPY, {COPY: copying(bench.size), "unpack, one plane": unpack})
+
+
+def bench_dequantize(bench: Bench) -> Iterator[Row]:
+    """Weights into an array that is there, for every dtype and depth."""
+    for name in DTYPES:
+        calls = {COPY: copying(bench.size)}
+        for depth in DEPTHS:
+            tensor = random_tensor(bench.size, depth)
+            out = tensor.dequantize(name)
+            calls[f"dequantize {name}, depth {depth}"] = partial(tensor.dequantize, out=out)
+        yield from bench.compare(COPY, calls)
+
+
+def bench_gguf(bench: Bench) -> Iterator[Row]:
+    """Dequantising at depth 1, and quantising by every method at every depth, against gguf-py's TQ1_0."""
+    try:
+        from gguf import GGMLQuantizationType, quants
+    except ImportError:
+        print("gguf is not installed: nothing to compare with (pip install 'tritcodec[bench]' brings it)")
+        return
+    weights, kind = random_weights(bench.size), GGMLQuantizationType.TQ1_0
+    calls: dict[str, Call] = {
+        GGUF_DECODE: partial(quants.dequantize, quants.quantize(weights, kind), kind),
+        "dequantize, depth 1, new array": random_tensor(bench.size, 1).dequantize,
+    }
+    yield from bench.compare(GGUF_DECODE, calls)
+    calls = {GGUF_ENCODE: partial(quants.quantize, weights, kind)}
+    for method in METHODS:
+        for depth in DEPTHS:
+            calls[f"quantize {method}, depth {depth}"] = encoding(method, depth, bench.size)
+    yield from bench.compare(GGUF_ENCODE, calls)
+
+
+def bench_verify(bench: Bench) -> Iterator[Row]:
+    """Every check of a file that holds one tensor of depth 4, against SHA-256 of its bytes in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bench.trit")
+        tc.save_file({"weight": random_tensor(bench.size, 4)}, path)
+        reference = "SHA-256 in memory"
+        calls: dict[str, Call] = {
+            reference: partial(hashlib.sha256, path.read_bytes()),
+            "verify_file, depth 4": partial(tc.verify_file, path),
+        }
+        yield from bench.compare(reference, calls)
+
+
+def bench_open(bench: Bench) -> Iterator[Row]:
+    """Opening a file of 10,000 tensors: time and memory against reading and hashing its header's bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bench.trit")
+        tensor = random_tensor(16, 2)
+        tc.save_file({f"model.layers.{i}.weight": tensor for i in range(TENSORS)}, path)
+        reference, what = "reading and hashing its header", f"open_file, {TENSORS:,} tensors"
+        calls: dict[str, Call] = {
+            reference: partial(hash_header, path),
+            what: partial(open_and_close, path),
+        }
+        times = bench.times(calls)
+        yield Row(what, f"{times[what] * 1e3:.1f} ms", reference, times[what] / times[reference])
+        (least, _), (peak, _) = map(peak_memory, calls.values())
+        yield Row(f"{what}: memory", f"{peak / MIB:.1f} MiB", reference, peak / least)
+
+
+def hash_header(path: Path) -> bytes:
+    """The least that a reader of the header does."""
+    with path.open("rb") as file:
+        size: int = struct.unpack_from("<Q", file.read(PREAMBLE_SIZE), HEADER_SIZE_AT)[0]
+        return hashlib.sha256(file.read(size)).digest()
+
+
+def open_and_close(path: Path) -> None:
+    """Open a file and read no tensor."""
+    tc.open_file(path).close()
+
+
+def bench_memory(bench: Bench) -> Iterator[Row]:
+    """Memory at its peak beyond input and output, of all weights against a quarter of them: a constant."""
+    prepare: dict[str, Callable[[int], Call]] = {}
+    for name in DTYPES:
+        prepare[f"dequantize {name}, depth 4"] = partial(decoding, name, 4)
+    for method in METHODS:
+        prepare[f"quantize {method}, depth 4"] = partial(encoding, method, 4)
+    for what, at_size in prepare.items():
+        less, more = (beyond_output(at_size(size)) for size in (bench.size // 2, bench.size))
+        measured = f"{more / MIB:.2f} MiB more"
+        yield Row(f"{what}: memory", measured, "a quarter of the weights", more / less, GROWTH_TARGET)
+
+
+def decoding(dtype: str, depth: int, size: int) -> Call:
+    """Dequantising a matrix into a new array."""
+    return partial(random_tensor(size, depth).dequantize, dtype)
+
+
+def encoding(method: str, depth: int, size: int) -> Call:
+    """Quantising a matrix."""
+    return partial(tc.quantize, random_weights(size), depth, **METHODS[method])
+
+
+def beyond_output(call: Call) -> int:
+    """Bytes at the peak of *call* beyond its input and what it gives."""
+    peak, result = peak_memory(call)
+    output: int = getattr(result, "nbytes")  # noqa: B009  # arrays and tensors have it
+    return peak - output
+
+
+def peak_memory(call: Call) -> tuple[int, object]:
+    """Bytes at the peak of *call*, beyond those there before, and what it gives."""
+    tracemalloc.start()
+    try:
+        result = call()
+        return tracemalloc.get_traced_memory()[1], result
+    finally:
+        tracemalloc.stop()
+
+
+PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "pack": bench_pack,
+    "unpack": bench_unpack,
+    "dequantize": bench_dequantize,
+    "gguf": bench_gguf,
+    "verify": bench_verify,
+    "open": bench_open,
+    "memory": bench_memory,
+}
+
+
+def pin() -> str:
+    """Keep to one CPU where the system can, for steadier times; says which."""
+    if not hasattr(os, "sched_setaffinity"):
+        return "not pinned to a CPU"
+    cpu = max(os.sched_getaffinity(0))  # the first is where a system does its own work
+    os.sched_setaffinity(0, {cpu})
+    return f"pinned to CPU {cpu}"
+
+
+def describe(command: Sequence[str]) -> Iterator[str]:
+    """What the figures depend on: command, machine and versions."""
+    yield f"command   {shlex.join(['python', 'tools/bench.py', *command])}"
+    yield f"machine   {processor()}, {platform.system()} {platform.machine()}, {pin()}, one BLAS thread"
+    packages = [f"{name} {installed(name)}" for name in ("tritcodec", "numpy", "ml_dtypes", "gguf")]
+    yield f"versions  Python {platform.python_version()}, {', '.join(packages)}"
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown CPU"
+
+
+def installed(package: str) -> str:
+    """The version of a package, or that it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def whole_blocks(text: str) -> int:
+    """The side of a matrix whose rows are whole blocks of gguf-py's, in the half-sized matrix too."""
+    size = int(text)
+    if size < 1 or size % (2 * TQ1_0_BLOCK):
+        raise argparse.ArgumentTypeError(f"must be a positive multiple of {2 * TQ1_0_BLOCK}, not {size}")
+    return size
+
+
+def positive(text: str) -> int:
+    """A count of at least one."""
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {count}")
+    return count
+
+
+def parse(command: Sequence[str]) -> argparse.Namespace:
+    """The command line; wrong usage exits with 2."""
+    parts = "\n".join(f"  {name:12}{bench.__doc__}" for name, bench in PARTS.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"parts:\n{parts}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--size", type=whole_blocks, default=4096, help="side of the square matrix (4096)")
+    parser.add_argument("--repeats", type=positive, default=9, help="runs of each call (9)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="these parts alone")
+    return parser.parse_args(command)
+
+
+def main(command: Sequence[str]) -> int:
+    """Print the table."""
+    options = parse(command)
+    print(*describe(command), "", sep="\n")
+    print(line("what", "measured", "against", "ratio", "target", "ok?"))
+    bench = Bench(options.size, options.repeats)
+    for name, part in PARTS.items():
+        if options.only is None or name in options.only:
+            for row in part(bench):
+                print(row.text(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
