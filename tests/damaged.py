@@ -155,6 +155,7 @@ def damaged() -> Iterator[Case]:
         _codebooks,
         _layout,
         _segments,
+        _several,
     ):
         yield from chapter()
 
@@ -215,6 +216,7 @@ def _messagepack() -> Iterator[Case]:
         )
     for head in map(bytes.fromhex, ["DE0003", "DF00000003"]):
         yield "MP-2", f"a map of 3 with {head.hex(' ')}", whole(head + header[1:])
+    yield from _long_counts()
     pairs = [b"\xa2aa\xa11", b"\xa1b\xa12"]
     yield "MP-3", "keys in the order of their lengths", replaced(b"".join(pairs), b"".join(pairs[::-1]))
     yield "MP-3", "a key twice", replaced(b"".join(pairs), pairs[0] + pairs[0])
@@ -257,7 +259,25 @@ def _messagepack() -> Iterator[Case]:
             whole(header[:10] + b"\x81\xa1a" + bytes.fromhex(claim)),
         )
     yield "MP-6", "arrays nested 9 deep", nested(9)
-    yield "MP-6", "arrays nested 100,000 deep", nested_bytes(100_000)
+    yield "MP-6", "arrays nested 100,000 deep", _unknown(b"\x91" * 100_000 + b"\x00")
+
+
+def _long_counts() -> Iterator[Case]:
+    """The greatest count of each shorter form in the next longer one, as the value of an unknown key."""
+    keys = {f"{i:05}": 0 for i in range(65535)}
+    for head, value in {"DC000F": [0] * 15, "DD0000000F": [0] * 15, "DD0000FFFF": [0] * 65535}.items():
+        yield "MP-2", f"an array with {head}", _unknown(bytes.fromhex(head) + bytes(len(value)))
+    for head, count in {"DE000F": 15, "DF0000000F": 15, "DF0000FFFF": 65535}.items():
+        pairs = b"".join(dumps(key) + b"\x00" for key in list(keys)[:count])
+        yield "MP-2", f"a map with {head}", _unknown(bytes.fromhex(head) + pairs)
+    for head, size in {"C500FF": 255, "C6000000FF": 255, "C60000FFFF": 65535}.items():
+        yield "MP-2", f"a bin with {head}", _unknown(bytes.fromhex(head) + bytes(size))
+
+
+def _unknown(value: bytes) -> bytes:
+    """A file of version 1.1 with the bytes of a *value* for an unknown key, the last in its header."""
+    header = dumps(parts()[0] | {"version": [1, 1], "x": 0})
+    return whole(header[:-1] + value, minor=1)
 
 
 def _header_of(body: bytes) -> bytes:
@@ -265,12 +285,6 @@ def _header_of(body: bytes) -> bytes:
     parser = independent.Parser(body)
     parser.value()
     return body[: parser.at]
-
-
-def nested_bytes(depth: int) -> bytes:
-    """A file of version 1.1 with an unknown key whose arrays are nested too deep for Python to build them."""
-    header = dumps(parts()[0] | {"version": [1, 1], "x": 0})
-    return whole(header[:-1] + b"\x91" * depth + b"\x00", minor=1)
 
 
 def _types() -> Iterator[Case]:
@@ -465,6 +479,40 @@ def _segments() -> Iterator[Case]:
     yield "SEG-1", "two code planes that have changed places", whole(header, swapped)
     for byte in (2, 0x7F, 0xFF):
         yield "RAW-2", f"the boolean {byte}", segment(1, 2, byte)
+
+
+def _several() -> Iterator[Case]:
+    """Files with several faults, of which chapter 9 says which is named."""
+    depth = b"\xa5depth\x02"
+    yield "MP-1", "nil for the depth", replaced(depth, b"\xa5depth\xc0")
+    yield "MP-2", "a str in a long form for the depth", replaced(depth, b"\xa5depth\xd9\x01x")
+    yield "MP-4", "a str that is not UTF-8 for the depth", replaced(depth, b"\xa5depth\xa1\xff")
+    yield "MP-4", "a name of 600 bytes that is not UTF-8", replaced(b"\xa1B", b"\xda\x02\x58" + b"\xff" * 600)
+    yield "MP-5", "a bin cut off for the depth", replaced(depth, b"\xa5depth\xc6\xff\xff\xff\xff")
+    yield (
+        "MP-6",
+        "arrays nested too deep for the depth",
+        replaced(depth, b"\xa5depth" + b"\x91" * 6 + b"\x00"),
+    )
+    for key, value in (("depth", "x"), ("depth", 9), ("name", ""), ("codebook", b""), ("shape", [1] * 9)):
+        faults = {"without its shift": "ENT-1", "with another key": "VER-1", "of another kind": "ENT-2"}
+        for why, clause in faults.items():
+            yield (
+                clause,
+                f"an entry {why}, and {key} {value!r}",
+                changed(functools.partial(_spoil, why, key, value)),
+            )
+    yield "HDR-4", "an array32 that claims 2^32 - 1 entries", replaced(b"s\x94", b"s\xdd\xff\xff\xff\xff")
+    yield "HDR-5", "a map32 that claims 2^32 - 1 pairs", replaced(b"data\x82", b"data\xdf\xff\xff\xff\xff")
+
+
+def _spoil(why: str, key: str, value: Any, header: Header) -> None:
+    entry = header["tensors"][TRIT]
+    entry[key] = value
+    if why == "without its shift":
+        del entry["shift"]
+    else:
+        entry.update({"z": 0} if why == "with another key" else {"kind": "other"})
 
 
 def _other_digest(name: str, index: int) -> bytes:

@@ -193,6 +193,8 @@ WIDE: dict[int, tuple[type, int, int]] = {
     **{0xC4: (bytes, 1, -1), 0xC5: (bytes, 2, 2**8 - 1), 0xC6: (bytes, 4, 2**16 - 1)},
     **{0xDC: (list, 2, 15), 0xDD: (list, 4, 2**16 - 1), 0xDE: (dict, 2, 15), 0xDF: (dict, 4, 2**16 - 1)},
 }
+# depth and key: the most that a map or array there may hold, "from the count alone, whatever follows"
+COUNTS = {(2, "metadata"): (1024, "HDR-5"), (2, "tensors"): (1048576, "HDR-4")}
 
 
 class Parser:
@@ -219,8 +221,8 @@ class Parser:
         need(number > shorter, "MP-2", f"byte {self.at}: {number} in {width} bytes")
         return kind, number
 
-    def value(self, depth: int = 1) -> Any:
-        """The next value; an array or map is nested *depth* deep."""
+    def value(self, depth: int = 1, key: str = "") -> Any:
+        """The next value, *depth* deep if an array or a map, and in a map that of *key*."""
         kind, number = self.head()
         if kind is int:
             return number
@@ -229,6 +231,8 @@ class Parser:
         if kind is str:
             return self.text(number)
         need(depth <= 8, "MP-6", f"byte {self.at}")
+        most, clause = COUNTS.get((depth, key), (number, ""))
+        need(number <= most, clause, f"byte {self.at}: {number} in {key}")
         if kind is list:
             return [self.value(depth + 1) for _ in range(number)]
         return self.pairs(number, depth)
@@ -249,7 +253,7 @@ class Parser:
             need(kind is str, "MP-3", f"byte {self.at}: key of another type")
             key = self.text(size)
             need(last is None or last.encode() < key.encode(), "MP-3", f"key {key!r} after {last!r}")
-            last, found[key] = key, self.value(depth + 1)
+            last, found[key] = key, self.value(depth + 1, key)
         return found
 
 
@@ -294,7 +298,6 @@ def check_header(header: Any, minor: int) -> None:
     need(version == [1, minor], "HDR-2", f"version {version}")
     check_metadata(check_type(header["metadata"], dict, "metadata"))
     entries = check_type(header["tensors"], list, "tensors")
-    need(len(entries) <= 1048576, "HDR-4", f"{len(entries)} entries")
     last = b""
     for index, entry in enumerate(entries):
         check_entry(entry, minor, f"entry {index}")
@@ -304,7 +307,6 @@ def check_header(header: Any, minor: int) -> None:
 
 def check_metadata(metadata: dict[str, Any]) -> None:
     """Check the pairs of the metadata."""
-    need(len(metadata) <= 1024, "HDR-5", f"{len(metadata)} pairs")
     for key, value in metadata.items():
         where = f"metadata {key!r}"
         check_name(key, "metadata key")

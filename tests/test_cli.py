@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -490,7 +491,7 @@ def test_an_interrupt_is_one_line(
     with untouched(tmp_path):
         run = tritcodec("quantize", "model", tmp_path / "new" / "out")
     assert run.status == 128 + signal.SIGINT
-    assert run.err == "tritcodec: interrupted; nothing was written\n"
+    assert run.err == "tritcodec: interrupted\n"
 
 
 EACH = """
@@ -912,15 +913,18 @@ def test_a_file_that_may_not_grow(made: Path, tmp_path: Path, line: str) -> None
     arguments = line.format(minilm=MINILM, made=made / "uniform-d4", out=tmp_path).split()
     with untouched(tmp_path):
         run = ended([sys.executable, "-c", LIMITED, *arguments])
-    assert_error(run, "File too large")
+    assert_error(run, str(tmp_path), "File too large")
 
 
 @posix
+@pytest.mark.parametrize(
+    "size", ["4k", "1200k"]
+)  # too small for the other files of a model, and for the weights
 @pytest.mark.parametrize("line", WRITING)
-def test_a_disk_that_is_full(made: Path, tmp_path: Path, line: str) -> None:
+def test_a_disk_that_is_full(made: Path, tmp_path: Path, line: str, size: str) -> None:
     """On a real, tiny file system: one line that says where and why, status 2, nothing left."""
     arguments = line.format(minilm=MINILM, made=made / "uniform-d4", out=tmp_path).split()
-    script = TINY_DISK.format(size="1200k")
+    script = TINY_DISK.format(size=size)
     command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path)]
     command += [sys.executable, "-m", "tritcodec.cli", *arguments]
     try:
@@ -929,7 +933,7 @@ def test_a_disk_that_is_full(made: Path, tmp_path: Path, line: str) -> None:
         pytest.skip("no unshare here")
     if "unshare" in run.err or run.status == 99:
         pytest.skip(f"no file system can be mounted here: {run.err}")
-    assert_error(run, "No space left on device")
+    assert_error(run, str(tmp_path), "No space left on device")
 
 
 @posix
@@ -940,12 +944,46 @@ def test_the_line_on_a_full_disk_says_where(
     """What could not be written is named, by the path that was asked for."""
 
     def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
     with untouched(tmp_path):
         run = tritcodec(*line.format(minilm=MINILM, made=made / "uniform-d4", out=tmp_path).split())
     assert_error(run, str(tmp_path), "No space left on device")
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="reads otherwise")
+@pytest.mark.parametrize(
+    ("line", "source"),
+    [
+        ("quantize model {out}/new/out", f"model/{MODEL}"),
+        ("dequantize good.trit {out}/back", "good.trit"),
+        ("truncate good.trit {out}/cut.trit --depth 1", "good.trit"),
+        ("inspect good.trit --against model", ""),
+        ("verify good.trit", "good.trit"),
+    ],
+)
+def test_a_disk_that_cannot_be_read(
+    tritcodec: Command,
+    at_shelf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    source: str,
+) -> None:
+    """The line names the file that could not be read, and not the one to be written; nothing is left."""
+    read = os.preadv
+
+    def fail(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+        if offset > (at_shelf / "good.trit").stat().st_size // 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with untouched(tmp_path), untouched(at_shelf):
+        run = tritcodec(*line.format(out=tmp_path).split())
+    assert_error(run, source, "Input/output error")
 
 
 INTERRUPTED = """
@@ -973,7 +1011,7 @@ def test_a_signal_in_the_middle(shelf: Path, tmp_path: Path, name: str, status: 
     run = ended([sys.executable, "-c", INTERRUPTED, name, *arguments])
     assert run.status == status
     if name == "SIGINT":
-        assert run.err == "tritcodec: interrupted; nothing was written\n"
+        assert run.err == "tritcodec: interrupted\n"
         assert tree(tmp_path) == {}
     else:
         assert all(path.startswith(".") for path in os.listdir(tmp_path / "new" / "out"))

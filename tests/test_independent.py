@@ -36,7 +36,7 @@ NOT_IN_FILES = {
         ["TRIT-1", "TRIT-2", "CODE-1"], "every byte up to 242 is five trits, any trits are a level or a code"
     ),
     **dict.fromkeys(
-        ["PACK-1", "TEN-6", "TEN-7", "TEN-8", "TEN-9"], "what the bytes mean: seen where both decode"
+        ["PACK-1", "TEN-6", "TEN-7", "TEN-8", "TEN-9", "TEN-10"], "what the bytes mean: seen where both decode"
     ),
     **dict.fromkeys(["LAY-1", "LAY-2"], "no offsets are stored: what is elsewhere has another digest, SEG-1"),
 }
@@ -292,21 +292,19 @@ def test_preamble_in_order(tmp_path: Path, first: int) -> None:
 
 quick = settings(max_examples=400, deadline=None)
 FILE = damaged.whole()
+HEADER = dumps(damaged.parts()[0])
+SEGMENTS = independent.open_file(FILE)[1]
+REGIONS = [range(64), range(64, 64 + len(HEADER))]  # each is as likely to be hit
+REGIONS += [range(segment.offset, independent.align(segment.offset + segment.size)) for segment in SEGMENTS]
+OFFSETS = st.sampled_from(REGIONS).flatmap(st.sampled_from)
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, len(FILE) - 1), st.integers(1, 255)),
-        min_size=1,
-        max_size=3,
-        unique_by=lambda x: x[0],
-    )
-)
+@given(st.dictionaries(OFFSETS, st.integers(1, 255), min_size=1, max_size=3))
 @quick
-def test_changed_bytes(tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]) -> None:
+def test_changed_bytes(tmp_path_factory: pytest.TempPathFactory, masks: dict[int, int]) -> None:
     """Bytes changed anywhere in a file: never valid, and both find the same clauses broken."""
     data = bytearray(FILE)
-    for at, mask in changes:
+    for at, mask in masks.items():
         data[at] ^= mask
     mine, other = verdicts(tmp_path_factory.getbasetemp(), bytes(data))
     assert mine == other != set()
@@ -318,6 +316,46 @@ def test_cut_file(tmp_path_factory: pytest.TempPathFactory, length: int) -> None
     """A file that is cut off anywhere: PRE-1 or PRE-6."""
     mine, other = verdicts(tmp_path_factory.getbasetemp(), FILE[:length])
     assert mine == other == ({"PRE-1"} if length < 64 else {"PRE-6"} if length < len(FILE) else set())
+
+
+class Heads(independent.Parser):
+    """A parser that notes where each value begins, its type and its number."""
+
+    def __init__(self, data: bytes) -> None:  # noqa: D107
+        super().__init__(data)
+        self.found: list[tuple[int, int, type, int]] = []
+
+    def head(self) -> tuple[type, int]:
+        """The next value's, noted."""
+        start = self.at
+        kind, number = super().head()
+        self.found.append((start, self.at, kind, number))
+        return kind, number
+
+
+def heads_of(header: bytes) -> list[tuple[int, int, type, int]]:
+    """Where each value of a header begins, where its head ends, its type, and its integer or length."""
+    parser = Heads(header)
+    parser.value()
+    return parser.found
+
+
+HEADS = heads_of(HEADER)
+
+
+def test_long_forms(tmp_path: Path) -> None:
+    """Each integer, length and count of a header in every form that is longer than the shortest: MP-2."""
+    tried = 0
+    for start, end, kind, number in HEADS:
+        for first, (its_kind, width, _) in independent.WIDE.items():
+            if its_kind is kind and 1 + width > end - start:
+                head = bytes([first]) + number.to_bytes(width, "big")
+                assert verdicts(tmp_path, damaged.whole(HEADER[:start] + head + HEADER[end:])) == (
+                    {"MP-2"},
+                    {"MP-2"},
+                )
+                tried += 1
+    assert tried > 200
 
 
 INTEGERS = st.sampled_from([0, 1, 2, 3, 4, 5, 16, 40, 64, 65536, 65537, 2**24, 2**48, 2**48 + 1, 2**64 - 1])
@@ -415,19 +453,18 @@ def test_changed_header(tmp_path_factory: pytest.TempPathFactory, data: bytes) -
     verdicts(tmp_path_factory.getbasetemp(), data)
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 2**16), st.integers(0, 2), st.binary(max_size=6)), min_size=1, max_size=2
-    )
-)
+PLACES = st.just(len(HEADER)) | st.sampled_from([start for start, *_ in HEADS]) | st.integers(0, len(HEADER))
+FIRST_BYTES = st.sampled_from([bytes([first]) for first in (0x00, 0x80, 0x90, 0xA0, *range(0xC0, 0xE1))])
+CHANGES = st.tuples(PLACES, st.integers(0, 2), FIRST_BYTES | st.binary(max_size=6))
+
+
+@given(st.lists(CHANGES, min_size=1, max_size=2))
 @quick
 def test_changed_header_bytes(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int, bytes]]
 ) -> None:
     """Bytes of the header replaced, put in or taken out, a digest to fit: the verdict is the same."""
-    header, content = damaged.parts()
-    encoded = dumps(header)
-    for place, removed, new in changes:
-        at = place % len(encoded)
-        encoded = encoded[:at] + new + encoded[at + removed :]
-    verdicts(tmp_path_factory.getbasetemp(), damaged.whole(encoded, content))
+    header = HEADER
+    for at, removed, new in changes:
+        header = header[:at] + new + header[at + removed :]
+    verdicts(tmp_path_factory.getbasetemp(), damaged.whole(header))

@@ -200,7 +200,7 @@ LIMITS = {
     "metadata entries": {header.MAX_METADATA},
     "a metadata value": {header.MAX_METADATA_VALUE},
     "rank of a tensor": {tensor.MAX_RANK},
-    "elements of a tensor (product of its non-zero axes)": {tensor.MAX_ELEMENTS},
+    "product of a tensor's non-zero axes": {tensor.MAX_ELEMENTS},
     "group size": {1, tensor.MAX_GROUP_SIZE},
     "depth, and depth + shift": {1, trits.MAX_DEPTH},
 }
@@ -264,7 +264,9 @@ def test_keys() -> None:
     tables = {"trit": table("6.4 Entries", 0), "raw": table("6.4 Entries", 1), "header": table("6.3 Header")}
     keys = {kind: [row[0].strip("`") for row in rows] for kind, rows in tables.items()}
     assert all(names == sorted(names, key=str.encode) for names in keys.values())
-    assert {kind: set(keys[kind]) for kind in ("trit", "raw")} == header.ENTRY_KEYS
+    assert {kind: keys[kind] for kind in ("trit", "raw")} == {
+        kind: sorted(names) for kind, names in header.ENTRY_KEYS.items()
+    }
     assert set(keys["header"]) == {"metadata", "tensors", "version"}
 
 

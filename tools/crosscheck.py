@@ -9,6 +9,7 @@ off, and prints a row for each.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ import venv
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -32,7 +34,7 @@ PINNED = ROOT / "fixtures" / "crosscheck.json"
 MODEL = ROOT / "fixtures" / "minilm" / "model.safetensors"
 NUMPYS = ("1.26.4", "2.0.2", "")  # the last: the newest there is
 DEPTHS = (1, 2, 3, 4)
-METHODS: dict[str, dict[str, object]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "optimal": {},
     "nested": {"nested": True},
     "tritllm-v2": {"method": "tritllm-v2"},
@@ -114,7 +116,9 @@ def run_matrix(pythons: list[str], numpys: list[str]) -> int:
                 interpreter = _environment(folder, python, numpy)
                 for dispatch in ("on", "off"):
                     row = _run(interpreter, dispatch)
-                    print(f"{row['python']:<10}{row['numpy']:<10}{dispatch:<14}{row['total'][:32]}", flush=True)
+                    print(
+                        f"{row['python']:<10}{row['numpy']:<10}{dispatch:<14}{row['total'][:32]}", flush=True
+                    )
                     seen.add(row["total"])
     same = seen == {total(json.loads(PINNED.read_text()))}
     print(f"\n{'all as pinned' if same else 'NOT all the same: see the rows'}")
@@ -136,7 +140,9 @@ def _environment(folder: str, python: str, numpy: str) -> Path:
 def _run(interpreter: Path, dispatch: str) -> dict[str, str]:
     environment = dict(os.environ)
     if dispatch == "off":
-        features = subprocess.run([interpreter, __file__, "--features"], check=True, capture_output=True, text=True)
+        features = subprocess.run(
+            [interpreter, __file__, "--features"], check=True, capture_output=True, text=True
+        )
         environment["NPY_DISABLE_CPU_FEATURES"] = features.stdout.strip()
     done = subprocess.run(
         [interpreter, __file__, "--print"], check=True, capture_output=True, text=True, env=environment
@@ -147,10 +153,8 @@ def _run(interpreter: Path, dispatch: str) -> dict[str, str]:
 
 def features() -> str:
     """What this NumPy dispatches to on this CPU, as NPY_DISABLE_CPU_FEATURES takes it."""
-    try:
-        from numpy._core import _multiarray_umath as core
-    except ImportError:  # NumPy 1
-        from numpy.core import _multiarray_umath as core
+    package = "numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core"
+    core = importlib.import_module(f"{package}._multiarray_umath")
     return " ".join(name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name))
 
 
@@ -160,7 +164,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--matrix", action="store_true", help="run in fresh environments")
-    parser.add_argument("--numpy", default=",".join(NUMPYS), help="versions for --matrix (default: %(default)s)")
+    parser.add_argument(
+        "--numpy", default=",".join(NUMPYS), help="versions for --matrix (default: %(default)s)"
+    )
     parser.add_argument("--python", default="", metavar="PATH,...", help="interpreters for --matrix")
     parser.add_argument("--update", action="store_true", help="pin the digests that this environment gives")
     parser.add_argument("--print", action="store_true", help=argparse.SUPPRESS)

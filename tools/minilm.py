@@ -312,8 +312,12 @@ def make_parser() -> argparse.ArgumentParser:
     whole.add_argument("dest", type=Path, metavar="DEST", help="folder to make; must not exist")
     whole.set_defaults(run=run_whole)
     fixture = commands.add_parser("fixture", help="make or check the small fixture")
-    fixture.add_argument("--source", type=Path, metavar="WHOLE_FOLDER", help="made by `whole`; otherwise downloaded")
-    fixture.add_argument("--check", action="store_true", help="compare DEST with a new one instead of making it")
+    fixture.add_argument(
+        "--source", type=Path, metavar="WHOLE_FOLDER", help="made by `whole`; otherwise downloaded"
+    )
+    fixture.add_argument(
+        "--check", action="store_true", help="compare DEST with a new one instead of making it"
+    )
     fixture.add_argument(
         "dest",
         type=Path,

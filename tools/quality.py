@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ from tritcodec.model.policy import Policy
 from tritcodec.model.source import ModelSource, SourceTensor
 
 DEPTHS = tuple(CONFIGS.values())
-METHODS = {  # column heading: options of quantize
+METHODS: dict[str, dict[str, Any]] = {  # column heading: options of quantize
     "optimal": {"method": "optimal"},
     "tritllm-v2": {"method": "tritllm-v2"},
     "nested": {"method": "optimal", "nested": True},

@@ -1,9 +1,9 @@
 """Execute README.md: its console sessions and its Python, in a scratch folder with the fixtures.
 
-  python tools/readme.py check    compare the output with what README.md shows; exit 1 where it differs
-  python tools/readme.py update   write the output into README.md
-  python tools/readme.py main     print the command that installs and runs (CI runs what newcomers run)
-  python tools/readme.py test     print the command that installs and tests
+python tools/readme.py check    compare the output with what README.md shows; exit 1 where it differs
+python tools/readme.py update   write the output into README.md
+python tools/readme.py main     print the command that installs and runs (CI runs what newcomers run)
+python tools/readme.py test     print the command that installs and tests
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -32,8 +33,10 @@ from .tensor import GROUP_SIZE, TritTensor
 from .verify import Report, verify_file
 
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
+EXIT_CRASH, EXIT_INTERRUPTED = 70, 130
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 KIB = 1024
+UNLIMITED = (10_000, 24)  # columns and lines where output goes to no terminal: nothing is cut
 REASON_WIDTH = 16  # a pattern that was typed may be longer
 NAME_WIDTH = 12  # the least that a name is cut to in a table
 
@@ -78,8 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("tritcodec: interrupted; nothing was written", file=sys.stderr)
-        return 130
+        print("tritcodec: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception:  # a crash of ours: its status must not be that of an invalid file
+        traceback.print_exc()
+        return EXIT_CRASH
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -360,7 +366,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     """Columns side by side; the first is cut where the terminal is narrow."""
     cells = [header, *(row + [""] * (len(header) - len(row)) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    room = shutil.get_terminal_size().columns - sum(widths[1:]) - 2 * (len(header) - 1)
+    room = shutil.get_terminal_size(UNLIMITED).columns - sum(widths[1:]) - 2 * (len(header) - 1)
     widths[0] = min(widths[0], max(NAME_WIDTH, room))
     lines = []
     for row in cells:

@@ -65,9 +65,7 @@ def quantize(
     Raises TritError: TEN-1, TEN-2, TEN-4, TEN-5, CB-1 to CB-5, or without a
     clause for NaN and infinities and for arguments that don't go together.
     """
-    form, blocks = encode(
-        w, depth, group_size=group_size, method=method, nested=nested, codebook=codebook
-    )
+    form, blocks = encode(w, depth, group_size=group_size, method=method, nested=nested, codebook=codebook)
     return TritTensor.from_blocks(form, blocks)
 
 

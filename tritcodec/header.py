@@ -275,8 +275,8 @@ class _HeaderReader:
         return Header(fields["tensors"], fields["metadata"], self.minor, tuple(self.ignored))
 
     def unknown(self, key: str) -> None:
-        # "A key that this document does not define MUST NOT stand in the header or an entry of a file
-        # whose minor version is 0."
+        # "A key that is not in the table of the header, or of the entry's kind, MUST NOT stand there in a
+        # file of minor version 0."
         if self.minor <= MINOR:
             self.cursor.fail("VER-1", f"unknown key {key[:80]!a}")
         self.ignored.append(f"{self.cursor.where or 'header'}: key {key[:80]!a}")

@@ -35,7 +35,7 @@ from .trits import check_depth
 Tensor = TritTensor | npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
 U8 = npt.NDArray[np.uint8]
-BLOCK_BYTES = 1 << 20  # read, hashed and checked at once, while it is in cache
+BLOCK_BYTES = 1 << 19  # read, hashed and checked at once, while it is in cache
 
 
 class Source:
@@ -61,7 +61,11 @@ class Source:
         """
         view = byte_view(target)
         while view:
-            count = self._read_some(view, offset)
+            try:
+                count = self._read_some(view, offset)
+            except OSError as error:
+                error.filename = str(self.path)  # a failing read names no file
+                raise
             # "A reader MUST report as an error a file that ends before what its header promises."
             if not count:
                 message = f"the file ends at byte {offset}, where {len(view)} more are expected"
@@ -249,9 +253,7 @@ def block_buffer() -> U8:
     return np.frombuffer(mmap.mmap(-1, BLOCK_BYTES), np.uint8)
 
 
-def scan(
-    source: Source, segment: Segment, buffer: U8, report: Callable[[TritError], None]
-) -> Iterator[U8]:
+def scan(source: Source, segment: Segment, buffer: U8, report: Callable[[TritError], None]) -> Iterator[U8]:
     """The bytes of *segment*, block by block, each checked; *report* gets every broken clause once.
 
     A block lies in *buffer*, and is valid until the next is asked for.
@@ -318,7 +320,7 @@ def _cut(form: Form, depth: int | None) -> Form:
 
 
 def _tensor(form: Form, planes: list[U8], name: str) -> TritTensor:
-    try:  # "A reader MUST NOT give out trits of bytes that break PACK-2 or PACK-3."
+    try:  # "A reader MUST NOT give out data that breaks PACK-2, PACK-3 or RAW-2."
         return TritTensor(form, tuple(planes))
     except TritError as error:
         raise error.at(f"tensor {name!a}") from None

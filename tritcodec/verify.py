@@ -40,7 +40,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """"valid", "invalid" or "unsupported"."""
+        """ "valid", "invalid" or "unsupported"."""
         if not self.findings:
             return "valid"
         return "unsupported" if self.findings[0].clause in UNSUPPORTED else "invalid"
@@ -60,14 +60,16 @@ def verify_file(path: PathLike, progress: Callable[[int], object] | None = None)
 
     Streams through the file with a constant amount of memory. *progress* is
     called with counts of bytes that have been checked. Raises OSError where
-    the file cannot be read and TritError where it is no regular file; a bad
-    file is no exception but a report.
+    the file cannot be read and TritError where it is no regular file or ends
+    while it is read (READ-4); a bad file is no exception but a report.
     """
     source = Source(path)
     report = Report(size=source.length)
     try:
         _verify(source, report, progress or (lambda _: None))
     except TritError as error:
+        if error.clause == "READ-4":  # the file has become shorter: no verdict
+            raise
         report.add(error)
     finally:
         source.close()

@@ -61,4 +61,5 @@ def _name_target(error: OSError, building: dict[Path, Path]) -> None:
         error.filename = str(next(iter(building.values())).parent)
     for folder, target in building.items():
         error.filename = str(error.filename).replace(str(folder), str(target))
-    error.filename2 = None
+        if error.filename2 is not None:  # of a copy, what was copied to
+            error.filename2 = str(error.filename2).replace(str(folder), str(target))
