@@ -302,10 +302,10 @@ def test_an_array_larger_than_a_box(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_output_and_boxes(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], axis: int
 ) -> None:
-    """Whatever the shape, packing and unpacking take the memory of their output and 30 boxes, and no more."""
+    """Whatever the shape, packing and unpacking take the memory of their output and 40 boxes, and no more."""
     monkeypatch.setattr(packing, "BOX_BYTES", 1 << 12)
     trits = np.zeros(shape, np.int8)
-    size, boxes = -(-shape[axis] // 5) * trits.size // shape[axis], 30 << 12
+    size, boxes = -(-shape[axis] // 5) * trits.size // shape[axis], 40 << 12
     with little_memory(size + boxes):
         packed = pack(trits, axis)
     with little_memory(trits.size + boxes):
