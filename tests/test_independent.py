@@ -36,7 +36,8 @@ NOT_IN_FILES = {
         ["TRIT-1", "TRIT-2", "CODE-1"], "every byte up to 242 is five trits, any trits are a level or a code"
     ),
     **dict.fromkeys(
-        ["PACK-1", "TEN-6", "TEN-7", "TEN-8", "TEN-9", "TEN-10"], "what the bytes mean: seen where both decode"
+        ["PACK-1", "TEN-6", "TEN-7", "TEN-8", "TEN-9", "TEN-10"],
+        "what the bytes mean: seen where both decode",
     ),
     **dict.fromkeys(["LAY-1", "LAY-2"], "no offsets are stored: what is elsewhere has another digest, SEG-1"),
 }
