@@ -601,7 +601,8 @@ def test_the_encoders_options_reach_it(model: Path, tmp_path: Path, options: dic
     expected = quantize(values(7, 40).astype(np.float32), 3, **options)
     assert same(expected, trit(path, "model.layers.0.mlp.up_proj.weight"))
     with open_file(path) as file:
-        assert file.metadata["tritcodec.method"] == options.get("method", "optimal")
+        method = options.get("method", "optimal") + (", nested" if options.get("nested") else "")
+        assert file.metadata["tritcodec.method"] == method
 
 
 def test_the_order_of_the_source_does_not_matter(tmp_path: Path) -> None:

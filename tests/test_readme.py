@@ -50,3 +50,9 @@ def test_links_lead_somewhere(document: str) -> None:
     """Every relative link in a document leads to a file that exists."""
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text("utf-8")):
         assert (ROOT / target).exists(), target
+
+
+def test_no_section_is_empty_or_unfinished() -> None:
+    """Every heading has text, and no placeholder in capitals is left."""
+    assert not re.search(r"^## .*\n+(?=## |\Z)", README, re.MULTILINE)
+    assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE)

@@ -50,6 +50,11 @@ TARGETS = {  # the largest ratio that is fine; what is not here is only reported
     "dequantize F32, depth 3": 3.0,
     "dequantize F32, depth 4": 3.5,
     "dequantize, depth 1, new array": 1 / 3,
+    "quantize optimal, depth 1": 1 / 0.3,
+    "quantize optimal, depth 2": 1 / 0.3,
+    "quantize optimal, depth 3": 1 / 0.25,
+    "quantize optimal, depth 4": 1 / 0.2,
+    "verify_file, depth 4": 1 / 0.8,
 }
 GROWTH_TARGET = 1.1  # of the memory beyond input and output, while the weights grow fourfold
 TENSORS = 10_000  # in the file that is opened

@@ -58,6 +58,7 @@ def corpus() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     yield "tiny", painted.astype(np.float32) * np.float32(2.0**-149)
     yield "ties", (painted % 9).astype(np.float32) / np.float32(2)
     yield "outlier", np.where(painted == 125, 2.0**40, painted / 64).astype(np.float32)
+    yield "narrow", painted[:, :10].astype(np.float32)
     yield "zero", np.zeros((6, 40), np.float32)
 
 

@@ -29,7 +29,7 @@ from .model.policy import Policy
 from .model.run import plan_model, quantize_model
 from .model.source import ModelSource
 from .reader import TritFile, open_file
-from .tensor import GROUP_SIZE, TritTensor
+from .tensor import GROUP_SIZE, TritTensor, check_group_size
 from .verify import Report, verify_file
 
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
@@ -79,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except (TritError, OSError) as error:
         print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
+        return EXIT_USAGE
+    except MemoryError as error:  # a sparse file can claim a terabyte
+        print(f"tritcodec: not enough memory: {error}".translate(CONTROLS), file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("tritcodec: interrupted", file=sys.stderr)
@@ -194,6 +197,7 @@ def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action
 def _quantize(arguments: argparse.Namespace) -> int:
     configs = list(dict.fromkeys(arguments.configs.split(",")))
     policy = Policy(arguments.keep, arguments.quantize)
+    check_group_size(arguments.group_size)
     check_method(arguments.method, arguments.nested, codebook=None)
     with ModelSource(arguments.src) as source:
         plans = plan_model(source, configs, policy, arguments.group_size)
@@ -233,9 +237,10 @@ def _dequantize(arguments: argparse.Namespace) -> int:
 
 
 def _truncate(arguments: argparse.Namespace) -> int:
+    before = trit_path(arguments.src).stat().st_size  # SRC may be OUT
     truncate_model(arguments.src, arguments.out, arguments.depth)
-    before, after = trit_path(arguments.src), trit_path(arguments.out)
-    _say(f"{after}: {after.stat().st_size:,} bytes, from {before.stat().st_size:,}")
+    after = trit_path(arguments.out)
+    _say(f"{after}: {after.stat().st_size:,} bytes, from {before:,}")
     return 0
 
 

@@ -131,6 +131,11 @@ class Weights:
         return int(self.array.shape[-1])
 
     @property
+    def width(self) -> int:
+        """Members of a group: group_size, or K where that is less."""
+        return min(self.group_size, self.columns)
+
+    @property
     def groups(self) -> int:
         """G, the groups of a row."""
         return -(-self.columns // self.group_size)
@@ -174,8 +179,8 @@ class Weights:
 
     def sample(self) -> F32:
         """Magnitudes (group_size, n) of the groups to fit to, read from where they are."""
-        row, group = np.divmod(sample_groups(self.rows * self.groups, self.group_size), self.groups)
-        width = min(self.group_size, self.columns)
+        row, group = np.divmod(sample_groups(self.rows * self.groups, self.width), self.groups)
+        width = self.width
         start = np.minimum(group * self.group_size, self.columns - width)
         windows = np.lib.stride_tricks.sliding_window_view(self.array, width, axis=-1)
         leading = np.unravel_index(row, self.array.shape[:-1]) if self.array.ndim > 1 else ()
@@ -186,24 +191,24 @@ class Weights:
         return members_first(values)
 
     def as_groups(self, block: F32) -> F32:
-        """The groups (n * G, group_size) of a block of rows, a short last one filled with zeros."""
-        width = self.groups * self.group_size
+        """The groups (n * G, width) of a block of rows, a short last one filled with zeros."""
+        width = self.groups * self.width
         if width != self.columns:
             padded = np.zeros((len(block), width), np.float32)
             padded[:, : self.columns] = block
             block = padded
-        return block.reshape(-1, self.group_size)
+        return block.reshape(-1, self.width)
 
     def encode_block(self, start: int, steps: F32, depth: int, choose: Chooser) -> Block:
         """The codes and offset levels of the block of rows from *start*."""
         groups = self.as_groups(self.block(start))
         codes = choose(groups)
         offsets = np.empty(groups.shape, np.uint8)
-        count = max(1, CHUNK_WEIGHTS // self.group_size)
+        count = max(1, CHUNK_WEIGHTS // self.width)
         for first in range(0, len(groups), count):
             chunk = slice(first, first + count)
             offsets[chunk] = offset_nearest(groups[chunk], steps[codes[chunk]], depth)
-        shape = (-1, self.groups * self.group_size)
+        shape = (-1, self.groups * self.width)
         return start, codes.reshape(-1, self.groups), offsets.reshape(shape)[:, : self.columns]
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 class TritError(ValueError):
     """Input that breaks a rule: an argument, an array, or a file.
 
-    Every error that tritcodec raises for what it was given is a TritError.
+    Every error that tritcodec raises for the values that it was given is a
+    TritError; I/O raises OSError, and an object of a foreign type may raise TypeError.
     `clause` is the id of the SPEC.md requirement that was broken, or None
     where no requirement is concerned; `where` names the place in a file (a
     tensor, a byte offset), or is empty.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -24,6 +25,7 @@ from .header import (
     Header,
     Preamble,
     RawEntry,
+    TritEntry,
     decode_header,
     decode_preamble,
 )
@@ -101,10 +103,11 @@ class TritFile:
         self.check = check
         self._source = Source(path)
         try:
-            self.preamble, self.header, self.segments = read_directory(self._source)
-        except TritError as error:
+            with naming(self.path):
+                self.preamble, self.header, self.segments = read_directory(self._source)
+        except TritError:
             self._source.close()
-            raise error.at(": ".join(filter(None, (str(self.path), error.where)))) from None
+            raise
         self._entries = {entry.name: entry for entry in self.header.entries}
         self._segments: dict[str, list[Segment]] = {name: [] for name in self._entries}
         for segment in self.segments:  # file order, so that each tensor's parts come in order, too
@@ -139,16 +142,17 @@ class TritFile:
         SEG-1 (unless opened with check=False), PACK-2, PACK-3, RAW-2.
         """
         entry = self.entry(name)
-        if isinstance(entry, RawEntry):
-            raw = np.empty(entry.shape, RAW_DTYPES[entry.dtype])
-            self._read_segment(self._segments[name][0], raw)
-            check_raw(raw, entry)
-            return raw
-        form = _cut(entry.form, depth)
-        planes = [np.empty(shape, np.uint8) for shape in form.plane_shapes]
-        for segment, plane in zip(self._segments[name], planes, strict=False):
-            self._read_segment(segment, plane)
-        return _tensor(form, planes, name)
+        with naming(self.path):
+            if isinstance(entry, RawEntry):
+                raw = np.empty(entry.shape, RAW_DTYPES[entry.dtype])
+                self._read_segment(self._segments[name][0], raw)
+                check_raw(raw, entry)
+                return raw
+            form = _cut(entry.form, depth)
+            planes = [np.empty(shape, np.uint8) for shape in form.plane_shapes]
+            for segment, plane in zip(self._segments[name], planes, strict=False):
+                self._read_segment(segment, plane)
+            return _tensor(form, planes, name)
 
     def get_rows(self, name: str, start: int, stop: int, depth: int | None = None) -> Tensor:
         """Rows [start, stop) of tensor *name*, as a tensor of shape (stop - start, K) (SPEC 8.1).
@@ -158,24 +162,29 @@ class TritFile:
         would take the whole segment: `get_tensor` and `verify_file` do that.
         """
         entry = self.entry(name)
-        if isinstance(entry, RawEntry):
-            return self._raw_rows(entry, start, stop)
+        with naming(self.path):
+            if isinstance(entry, RawEntry):
+                return self._raw_rows(entry, start, stop)
+            return self._trit_rows(entry, start, stop, depth)
+
+    def _trit_rows(self, entry: TritEntry, start: int, stop: int, depth: int | None) -> TritTensor:
         form = _cut(entry.form, depth)
         check_rows(start, stop, form.rows)
         first, last = start // ROWS_PER_BYTE, packed_rows(stop)
         covered = min(last * ROWS_PER_BYTE, form.rows) - first * ROWS_PER_BYTE
         band = replace(form, shape=(covered, form.columns))
         planes = [np.empty(shape, np.uint8) for shape in band.plane_shapes]
-        for segment, plane in zip(self._segments[name], planes, strict=False):
+        for segment, plane in zip(self._segments[entry.name], planes, strict=False):
             self._source.read_into(plane, segment.offset + first * plane.shape[1])
         offset = first * ROWS_PER_BYTE
-        return _tensor(band, planes, name).get_rows(start - offset, stop - offset)
+        return _tensor(band, planes, entry.name).get_rows(start - offset, stop - offset)
 
     def blocks(self, segment: Segment) -> Iterator[U8]:
         """The bytes of *segment*, block by block, all checked; a block is valid until the next."""
 
         def refuse(error: TritError) -> None:
-            raise error
+            with naming(self.path):
+                raise error
 
         return scan(self._source, segment, block_buffer(), refuse)
 
@@ -209,6 +218,17 @@ class TritFile:
         # not to."
         if self.check:
             check_digest(digest.digest(), segment)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put *path* before the place of a TritError that comes from the block, where it is not there yet."""
+    try:
+        yield
+    except TritError as error:
+        if error.where.startswith(str(path)):
+            raise
+        raise error.at(": ".join(filter(None, (str(path), error.where)))) from None
 
 
 def open_file(path: PathLike, *, check: bool = True) -> TritFile:

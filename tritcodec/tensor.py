@@ -69,7 +69,7 @@ class Form:
         object.__setattr__(self, "shift", int(self.shift))
         object.__setattr__(self, "group_size", check_group_size(self.group_size))
         # "The dtype of a trit tensor MUST be F32, F16 or BF16."
-        if self.dtype not in FLOATS:
+        if not isinstance(self.dtype, str) or self.dtype not in FLOATS:
             raise TritError(f"dtype {self.dtype!r} is none of {', '.join(FLOATS)}", clause="TEN-5")
         codebook = check_codebook(self.codebook, self.depth, self.shift, self.dtype)
         object.__setattr__(self, "codebook", codebook)
@@ -128,9 +128,10 @@ class Form:
 class TritTensor:
     """A tensor of balanced-ternary levels, packed (SPEC 5).
 
-    Immutable. A weight is `step[c] * 3^shift * k`: `k` its level of `depth`
-    trits, `c` the code (0..26) of its group of `group_size` consecutive
-    weights along the last axis, `step` the tensor's codebook.
+    Immutable, and it keeps the planes that it is given: whoever made them
+    leaves them alone. A weight is `step[c] * 3^shift * k`: `k` its level of
+    `depth` trits, `c` the code (0..26) of its group of `group_size`
+    consecutive weights along the last axis, `step` the tensor's codebook.
 
     *planes* are uint8 arrays of `form.plane_shapes`: three code planes, least
     significant first, then the weight planes, most significant first.

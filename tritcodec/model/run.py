@@ -36,13 +36,14 @@ def plan_model(
     depths = {config: config_depth(config) for config in configs}
     plans = {config: plan(source.tensors, depth, policy, group_size) for config, depth in depths.items()}
     for config, planned in plans.items():
-        encode_header([item.entry for item in planned], run_metadata(source, config, METHODS[0]))
+        encode_header([item.entry for item in planned], run_metadata(source, config, METHODS[0], False))
     return plans
 
 
-def run_metadata(source: ModelSource, config: str, method: str) -> dict[str, str]:
+def run_metadata(source: ModelSource, config: str, method: str, nested: bool) -> dict[str, str]:
     """The metadata of a file: the source's, and what made it."""
-    return {**source.metadata, "tritcodec.config": config, "tritcodec.method": method}
+    made = {"tritcodec.config": config, "tritcodec.method": f"{method}, nested" if nested else method}
+    return {**source.metadata, **made}
 
 
 def quantize_model(
@@ -66,7 +67,7 @@ def quantize_model(
         writers = []
         for folder, (config, planned) in zip(folders, plans.items(), strict=True):
             copy_companions(source.folder, folder)
-            metadata = run_metadata(source, config, method)
+            metadata = run_metadata(source, config, method, nested)
             entries = [item.entry for item in planned]
             writers.append(files.enter_context(TritWriter(folder / TRIT_NAME, entries, metadata)))
         encode = partial(quantize, group_size=group_size, method=method, nested=nested)
