@@ -5,7 +5,7 @@ the fast axis, so that every operation is one long elementwise run. Only IEEE
 operations in a written order are used, so that no bit depends on the CPU.
 
 Most codes are tried: a fitted codebook is dense where the groups are, so that
-finer bounds than the one in `search` settle little and cost what they save.
+finer bounds than those in `search` settle little and cost what they save.
 """
 
 from __future__ import annotations
@@ -179,6 +179,11 @@ def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
     least 9^depth times that. H*s is exact, and rounding is monotone: this
     holds of the computed values, and from one step down to the next. So where
     it is above an error already found, this code and all below it lose.
+
+    Of the steps from the largest of all m on only the lowest can win. There
+    s - a >= 0 and levels are 0 or 1, the nearest, so that a term is the lesser
+    of fl(a^2) and fl(fl(s - a)^2): it never falls as s grows, and neither does
+    a fold of such. Nested, all levels below the full depth are 0 there.
     """
     sizes = np.max(a, axis=0)
     scale = scale_of(sizes)
@@ -193,7 +198,8 @@ def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
     weight = np.float32(9**depth if nested else 1)
     least = np.full(a.shape[1], np.inf, np.float32)
     codes = np.full(a.shape[1], NONE, np.uint8)
-    for c in reversed(range(len(steps))):
+    last = int(np.searchsorted(scaled.min(axis=1)[:-1], sizes.max()))
+    for c in reversed(range(last + 1)):
         if short[c] and (np.square(sizes - reach[c]) * weight > least).all():
             break
         E = errors(scaled[c], limited[c])
