@@ -347,8 +347,8 @@ static const struct form *find_form(uint8_t byte)
     return NULL;
 }
 
-/* Reads an integer, a str, a bin, or the head of an array or map: all reads of the header's bytes go through here. */
-static trit_clause next(struct cursor *c, struct value *v)
+/* Reads an integer, or the head of any other value: all reads of the header's heads go through here. */
+static trit_clause next_head(struct cursor *c, struct value *v)
 {
     const struct trit_file *f = c->file;
     v->first = c->at;
@@ -364,8 +364,16 @@ static trit_clause next(struct cursor *c, struct value *v)
     if (v->number < form->least) return broken(f, "MP-2", v->first);
     v->type = form->type;
     v->content = c->at;
+    return NULL;
+}
+
+/* Reads an integer, a str, a bin, or the head of an array or map. */
+static trit_clause next(struct cursor *c, struct value *v)
+{
+    TRY(next_head(c, v));
     if (v->type != STR && v->type != BIN) return NULL;
-    if (v->number > f->header_size - c->at) return broken(f, "MP-5", v->first);
+    /* "The header MUST be exactly one value, with nothing cut off and nothing after it." */
+    if (v->number > c->file->header_size - c->at) return broken(c->file, "MP-5", v->first);
     c->at += (size_t)v->number;
     return NULL;
 }
@@ -393,10 +401,18 @@ static int compare(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_s
     return (order > 0) - (order < 0);
 }
 
+/* A key that is no str is found from its head, before what is wrong with its length or nesting (chapter 9). */
+static trit_clause check_key_type(struct cursor c)
+{
+    struct value key;
+    TRY(next_head(&c, &key));
+    /* "The keys of a map MUST be str in strictly increasing order of their UTF-8 bytes." */
+    return key.type != STR ? broken(c.file, "MP-3", key.first) : NULL;
+}
+
 static trit_clause check_key(const struct trit_file *f, const struct value *key, const struct value *before)
 {
     /* "The keys of a map MUST be str in strictly increasing order of their UTF-8 bytes." */
-    if (key->type != STR) return broken(f, "MP-3", key->first);
     if (before->type == NOTHING) return NULL;
     int order = compare(content(f, before), (size_t)before->number, content(f, key), (size_t)key->number);
     return order >= 0 ? broken(f, "MP-3", key->first) : NULL;
@@ -435,6 +451,7 @@ static trit_clause check_value(struct cursor *c, unsigned depth, struct value *v
     if (depth == MAX_NESTING) return broken(c->file, "MP-6", v->first);
     for (uint64_t i = 0; i < v->number; i++, before = key) {
         if (v->type == MAP) {
+            TRY(check_key_type(*c));
             TRY(check_value(c, depth + 1, &key));
             TRY(check_key(c->file, &key, &before));
             if (depth == 0) TRY(check_count(*c, &key));

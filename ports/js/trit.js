@@ -401,12 +401,12 @@ class Cursor {
   }
 
   /** The type of the next value, and the value of an integer (Number or BigInt) or the length of anything else. */
-  head() {
+  head(isKey = false) {
     this.start = this.position;
     const first = this.bytes[this.take(1)];
     const [type, value] = FIXED_FORMS[first] ?? this.longHead(first);
     // MP-6: "Arrays and maps MUST be nested at most 8 deep."
-    if ((type === "array" || type === "map") && this.nesting === MAX_NESTING) {
+    if ((type === "array" || type === "map") && this.nesting === MAX_NESTING && !isKey) {
       throw this.error("MP-6", "an array or map is nested 9 deep");
     }
     return { type, value };
@@ -488,7 +488,7 @@ class Cursor {
   *keys(count, limits) {
     let before = null;
     for (const _ of this.values(count)) {
-      const { type } = this.head();
+      const { type } = this.head(true);
       // MP-3: "The keys of a map MUST be str in strictly increasing order of their UTF-8 bytes."
       if (type !== "str") throw this.error("MP-3", `a key is of type ${type}, not str`);
       this.position = this.start;
