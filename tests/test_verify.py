@@ -221,7 +221,7 @@ def test_unknown_keys_of_version_0_are_a_finding(tmp_path: Path) -> None:
     (lambda value: value["tensors"][1].update(depth=1), "ENT-3"),
     (lambda value: value["tensors"][1].update(shift=3), "TEN-3"),
     (lambda value: value["tensors"][1].update(codebook=bytes(108)), "CB-2"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_faults_of_the_header(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], clause: str
 ) -> None:
