@@ -1,22 +1,20 @@
 // The protocol of docs/protocol.md over trit.js: `node main.js verify FILE` and `node main.js serve`.
 
+import { createHash } from "node:crypto";
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import "./trit.js";
 
-const {
-  TritError, Sha256, toHex, quote, split, join, pack, unpack, readHeader, decode, checkSegments, verify,
-} = globalThis.trit;
+const { TritError, toHex, split, join, pack, unpack, readHeader, decode, checkSegments, verify } = globalThis.trit;
 
 const STATUS = { valid: 0, invalid: 1, unsupported: 3 };
 const CANNOT_READ = 2;
 const CRASH = 70;
-const MAX_REQUEST = 2 ** 20;
 const NEWLINE = 0x0a;
 
 /** A request that cannot be answered, with the reason. */
 class Skip extends Error {}
 
-// Files ----------------------------------------------------------------------------------------------------------
+// Files -------------------------------------------------------------------------------------------------------
 
 /** Calls *use* with the source of a regular file, which is closed afterwards. */
 async function withFile(path, use) {
@@ -35,10 +33,8 @@ async function withFile(path, use) {
 function readAt(file, offset, size) {
   const bytes = new Uint8Array(size);
   let filled = 0;
-  while (filled < size) {
-    const read = readSync(file, bytes, filled, size - filled, offset + BigInt(filled));
-    if (read === 0) break;
-    filled += read;
+  for (let read = -1; filled < size && read !== 0; filled += read) {
+    read = readSync(file, bytes, filled, size - filled, offset + BigInt(filled));
   }
   return bytes.subarray(0, filled);
 }
@@ -46,26 +42,27 @@ function readAt(file, offset, size) {
 /** Whether *error* is the fault of the file system, or of a file that ended while it was read. */
 const isUnreadable = (error) => error.syscall !== undefined || error.clause === "READ-4";
 
-// Level 1: a verdict ---------------------------------------------------------------------------------------------
+// Level 1: a verdict ------------------------------------------------------------------------------------------
 
 async function verifyFile(path) {
   const { verdict, clause, defect, ignored } = await withFile(path, verify);
-  if (defect) {
-    const tensor = defect.tensor === null ? "" : `, tensor ${quote(defect.tensor)}`;
-    const byte = defect.byte === null ? "" : `, byte ${defect.byte}`;
-    console.error(`${defect.clause}${tensor}${byte}: ${defect.message}`);
-  }
-  for (const key of ignored) console.error(`ignored: ${quote(key)}`);
+  if (defect) report(`${clause}, ${defect.tensor ?? "no tensor"}, byte ${defect.byte}: ${defect.message}`);
+  for (const key of ignored) report(`ignored: ${key}`);
   console.log(toJson({ verdict, clause }));
   return STATUS[verdict];
 }
 
-// Level 2: requests ----------------------------------------------------------------------------------------------
+/** Prints text that may hold some from a file: escaped, and short. */
+function report(text) {
+  console.error(JSON.stringify(text.slice(0, 400)).replace(/[^ -~]/g, (unit) => `\\u{${unit.charCodeAt().toString(16)}}`));
+}
+
+// Level 2: requests -------------------------------------------------------------------------------------------
 
 const COMMANDS = {
   verify: ({ file }) => withFile(file, verify).then(({ verdict, clause }) => ({ verdict, clause })),
   header: ({ file }) => withFile(file, answerHeader),
-  decode: (request) => withFile(request.file, (source) => answerDecode(source, request)),
+  decode: ({ file, ...request }) => withFile(file, (source) => answerDecode(source, request)),
   pack: ({ rows, columns, trits }) => ({ packed: toHex(pack(int8(trits), size(rows), size(columns))) }),
   unpack: ({ rows, columns, packed }) => ({ trits: hexOf(unpack(fromHex(packed), size(rows), size(columns))) }),
   split: ({ depth, levels }) => ({ planes: split(int8(levels), depthOf(depth)).map(hexOf) }),
@@ -73,38 +70,34 @@ const COMMANDS = {
 };
 
 async function answerHeader(source) {
-  const { identity, version, metadata, tensors, segments } = await readHeader(source);
-  const offsets = new Map(tensors.map((tensor) => [tensor, []]));
-  for (const { tensor, offset } of segments) offsets.get(tensor).push(offset);
+  const { identity, version, metadata, tensors } = await readHeader(source);
   return {
     identity: toHex(identity),
     version,
     metadata: Object.fromEntries(metadata),
-    tensors: tensors.map((tensor) => describe(tensor, offsets.get(tensor))),
+    tensors: tensors.map(({ segments, sha256, codebook, ...fields }) => ({
+      ...fields,
+      offsets: segments.map(({ offset }) => offset),
+      ...(codebook && { codebook: toHex(codebook) }),
+    })),
   };
 }
 
-function describe({ name, kind, dtype, shape, depth, shift, group_size, codebook }, offsets) {
-  const common = { name, kind, dtype, shape, offsets };
-  return kind === "raw" ? common : { ...common, depth, shift, group_size, codebook: toHex(codebook) };
-}
-
 async function answerDecode(source, { tensor: name, depth, dtype }) {
-  const header = await readHeader(source);
-  const tensor = header.tensors.find((each) => each.name === name);
+  const { tensors } = await readHeader(source);
+  const tensor = tensors.find((each) => each.name === name);
   if (!tensor) throw new Skip("there is no such tensor");
-  const segments = header.segments.filter((segment) => segment.tensor === tensor);
   if (tensor.kind === "raw") {
-    await checkSegments(source, segments);
-    return { shape: tensor.shape, values: toHex(tensor.sha256) }; // which the bytes have just been compared with
+    await checkSegments(source, tensor.segments);
+    return { shape: tensor.shape, values: toHex(tensor.sha256[0]) }; // which the bytes have just been compared with
   }
   if (!["F32", "F16", "BF16"].includes(dtype)) throw new TritError("TEN-5", "dtype");
-  const options = { depth: depth === null ? tensor.depth : Math.min(depthOf(depth), tensor.depth), dtype };
-  const hashes = { levels: new Sha256(), codes: new Sha256(), values: new Sha256() };
-  for await (const piece of decode(source, tensor, segments, options)) {
-    for (const [key, hash] of Object.entries(hashes)) hash.update(asBytes(piece[key]));
+  const options = { dtype, ...(depth !== null && { depth: depthOf(depth) }) };
+  const hashes = { levels: createHash("sha256"), codes: createHash("sha256"), values: createHash("sha256") };
+  for await (const piece of decode(source, tensor, options)) {
+    for (const key in hashes) hashes[key].update(piece[key]);
   }
-  const digests = Object.entries(hashes).map(([key, hash]) => [key, toHex(hash.digest())]);
+  const digests = Object.entries(hashes).map(([key, hash]) => [key, hash.digest("hex")]);
   return { shape: tensor.shape, ...Object.fromEntries(digests) };
 }
 
@@ -114,7 +107,7 @@ async function answer(line) {
   try {
     const request = parse(line);
     seq = request.seq ?? null;
-    if (!Object.hasOwn(COMMANDS, request.cmd)) throw new Skip(`no ${quote(String(request.cmd))}`);
+    if (!Object.hasOwn(COMMANDS, request.cmd)) throw new Skip("there is no such command");
     return { seq, result: await COMMANDS[request.cmd](request) };
   } catch (error) {
     if (error instanceof Skip) return { seq, skipped: error.message };
@@ -129,34 +122,19 @@ async function serve() {
   return 0;
 }
 
-/** Lines as bytes, null for one above MAX_REQUEST. (node:readline splits at U+2028 too, which JSON may hold.) */
+/** The lines of a stream. (node:readline splits at U+2028, too, which JSON may hold.) */
 async function* lines(stream) {
-  let [parts, size] = [[], 0];
-  const keep = (part) => {
-    size += part.length;
-    if (size <= MAX_REQUEST) parts.push(part);
-  };
-  const flush = () => {
-    const line = size <= MAX_REQUEST ? Buffer.concat(parts) : null;
-    [parts, size] = [[], 0];
-    return line;
-  };
+  let rest = Buffer.alloc(0);
   for await (const chunk of stream) {
-    let start = 0;
-    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
-      keep(chunk.subarray(start, end));
-      yield flush();
-      start = end + 1;
-    }
-    keep(chunk.subarray(start));
+    rest = Buffer.concat([rest, chunk]);
+    for (let end; (end = rest.indexOf(NEWLINE)) >= 0; rest = rest.subarray(end + 1)) yield rest.subarray(0, end);
   }
-  if (size > 0) yield flush();
+  if (rest.length > 0) yield rest;
 }
 
-// JSON and hexadecimal -------------------------------------------------------------------------------------------
+// JSON and hexadecimal ----------------------------------------------------------------------------------------
 
 function parse(line) {
-  if (line === null) throw new Skip(`the request is longer than ${MAX_REQUEST} bytes`);
   try {
     const request = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(line));
     if (request !== null && typeof request === "object") return request;
@@ -180,8 +158,7 @@ function fromHex(text) {
 }
 
 const int8 = (text) => new Int8Array(fromHex(text).buffer);
-const asBytes = (array) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-const hexOf = (array) => toHex(asBytes(array));
+const hexOf = (trits) => toHex(new Uint8Array(trits.buffer));
 
 function size(value) {
   if (!Number.isInteger(value) || value < 0 || value > 2 ** 48) throw new Skip("rows or columns is no size");
@@ -201,7 +178,7 @@ function equalPlanes(planes) {
   return arrays;
 }
 
-// ----------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------------
 
 async function main([command, ...operands]) {
   if (command === "verify" && operands.length === 1) return verifyFile(operands[0]);
