@@ -1,18 +1,18 @@
 // The .trit format, version 1.0: a reader, verifier and decoder, in the order of SPEC.md's chapters.
 //
-// A page opened from file:// may load a classic script but no module, so this file neither imports nor exports:
-// its last lines set `globalThis.trit`, for a page's <script src> and for Node's `import "./trit.js"`.
+// A page opened from file:// may load a classic script but no module, so this file neither imports nor exports: it
+// takes `Sha256` from sha256.js and sets `globalThis.trit`, for a page's <script src> and for Node's `import`.
 //
-// A *source* has `length`, a BigInt, and `read(offset, size)`, which takes a BigInt and a Number and gives a
-// Uint8Array, or a promise of one; it may be shorter than `size` only where the source has ended.
+// A *source* has `length`, a BigInt, and `read(offset, size)`, which takes a BigInt and a Number and gives a Uint8Array,
+// or a promise of one; it may be shorter than `size` only where the source has ended.
 //
-// Numbers. Lengths of files and offsets in them are BigInts, since they go up to 2^63 - 1. All else is a Number:
-// SHAPE-2 bounds the elements of a tensor, and with them its axes, rows, K and G, by 2^48, and a segment has at
-// most 8 bytes an element, so 2^51. Integers are exact up to 2^53; a larger one that a file may hold is rounded
-// when it is read, but never to one that is within a limit.
+// Numbers. Lengths of files and offsets in them are BigInts, since they go up to 2^63 - 1. All else is a Number: SHAPE-2
+// bounds the elements of a tensor, and with them its axes, rows, K and G, by 2^48, and a segment has at most 8 bytes an
+// element, so 2^51. Up to 2^53 a Number is exact; a larger integer in a header is rounded when it is read, but never to
+// one that is within a limit.
 "use strict";
 
-// 1 Limits ----------------------------------------------------------------------------------------------------
+// 1.4 Limits ----------------------------------------------------------------------------------------------------------
 
 const MAX_HEADER = 67_108_864;
 const MAX_FILE = 2n ** 63n - 1n;
@@ -37,16 +37,17 @@ class TritError extends Error {
   }
 }
 
+const equal = (a, b) => a.every((value, i) => value === b[i]); // arrays of one length
 const viewOf = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 
-// 2 Trits and levels ------------------------------------------------------------------------------------------
+// 2 Trits and levels --------------------------------------------------------------------------------------------------
 
 const largestLevel = (d) => (3 ** d - 1) / 2; // H
 
-/** Trit p of the number whose digits in base 3 are the trits plus one. */
+/** Digit p in base 3, less one: a trit of a level plus H, of a byte, of a code. */
 const tritOf = (number, p) => (Math.floor(number / 3 ** p) % 3) - 1;
 
-/** Throws the *clause* that values (Int8Array) outside -H..H break. */
+/** Throws the *clause* that is broken by values outside -H..H. */
 function checkRange(values, H, clause) {
   const wrong = values.find((value) => value < -H || value > H);
   if (wrong !== undefined) throw new TritError(clause, `${wrong} is not in ${-H}..${H}`);
@@ -54,6 +55,7 @@ function checkRange(values, H, clause) {
 
 /** Levels (Int8Array) as *depth* planes of trits, the least significant first. */
 function split(levels, depth) {
+  checkDepth(depth);
   const H = largestLevel(depth);
   // TRIT-2: "A level of depth d MUST lie in -H..H, where H = (3^d - 1)/2."
   checkRange(levels, H, "TRIT-2");
@@ -62,12 +64,18 @@ function split(levels, depth) {
 
 /** The inverse of `split`. */
 function join(planes) {
+  checkDepth(planes.length);
   // TRIT-1: "A trit MUST be -1, 0 or +1."
   for (const plane of planes) checkRange(plane, 1, "TRIT-1");
   return planes[0].map((_, i) => planes.reduce((k, plane, p) => k + plane[i] * 3 ** p, 0));
 }
 
-// 3 Packing ---------------------------------------------------------------------------------------------------
+/** A depth that a caller asks for is held to the same limit as that of a tensor. */
+function checkDepth(depth) {
+  if (!(Number.isInteger(depth) && depth >= 1 && depth <= MAX_DEPTH)) throw new TritError("TEN-2", `depth ${depth}`);
+}
+
+// 3 Packing -----------------------------------------------------------------------------------------------------------
 
 const ROWS_PER_BYTE = 5;
 const MAX_BYTE = 242;
@@ -83,69 +91,70 @@ const byteRowOf = (row) => Math.floor(row / ROWS_PER_BYTE);
 
 /** Trits (Int8Array, *rows* by *columns*) as bytes. */
 function pack(trits, rows, columns) {
-  if (trits.length !== rows * columns) throw new TritError("PACK-1", `${trits.length} trits of ${rows * columns}`);
+  checkSize(trits, rows * columns);
   checkRange(trits, 1, "TRIT-1");
   // PACK-1: "A plane of R rows and C columns MUST be packed as ceil(R/5) rows of C bytes, in C order, with
   // `byte[r, j] = sum over i = 0..4 of (t[5r+i, j] + 1) * 3^i`."
   const packed = new Uint8Array(byteRows(rows) * columns).fill(ZEROS); // the sum of the + 1
-  for (let n = 0; n < trits.length; n++) {
-    const row = Math.floor(n / columns);
-    packed[byteRowOf(row) * columns + (n % columns)] += trits[n] * 3 ** (row % ROWS_PER_BYTE);
-  }
+  trits.forEach((t, n) => {
+    const [byte, i] = placeOf(n, columns);
+    packed[byte] += t * 3 ** i;
+  });
   return packed;
 }
 
 /** The inverse of `pack`. */
 function unpack(packed, rows, columns) {
-  const size = byteRows(rows) * columns;
-  if (packed.length !== size) throw new TritError("PACK-1", `${packed.length} bytes of ${size}`);
-  const defect = packingDefect(packed, 0, rows, columns);
-  if (defect) throw new TritError(...defect);
+  checkSize(packed, byteRows(rows) * columns);
+  for (const [clause, message] of packingDefects(packed, 0, rows, columns)) throw new TritError(clause, message);
   return Int8Array.from({ length: rows * columns }, (_, n) => {
-    const row = Math.floor(n / columns);
-    return TRIT_OF[row % ROWS_PER_BYTE][packed[byteRowOf(row) * columns + (n % columns)]];
+    const [byte, i] = placeOf(n, columns);
+    return TRIT_OF[i][packed[byte]];
   });
 }
 
-/** The first defect in the *bytes* of a plane that begin at its byte *start*: clause, message, index; or null. */
-function packingDefect(bytes, start, rows, columns) {
-  const used = rows % ROWS_PER_BYTE; // rows in the last byte row, 0 where it is full
-  const padded = used ? (byteRows(rows) - 1) * columns - start : bytes.length; // where the last byte row begins
-  const padding = largestLevel(ROWS_PER_BYTE - used); // digits that are all 1
-  for (let i = 0; i < bytes.length; i++) {
-    // PACK-2: "Every byte of a packed plane MUST be at most 242."
-    if (bytes[i] > MAX_BYTE) return ["PACK-2", `the byte is ${bytes[i]}, above 242`, i];
-    // PACK-3: "A trit that pads the last byte row MUST be 0."
-    if (i >= padded && Math.floor(bytes[i] / 3 ** used) !== padding) {
-      return ["PACK-3", `the padding of the byte ${bytes[i]} is not zero`, i];
-    }
-  }
-  return null;
+/** Where trit n of a plane stands: the byte, and the row in it. */
+function placeOf(n, columns) {
+  const row = Math.floor(n / columns);
+  return [byteRowOf(row) * columns + (n % columns), row % ROWS_PER_BYTE];
 }
 
-// 4 Codebook and codes ----------------------------------------------------------------------------------------
+function checkSize(array, size) {
+  if (array.length !== size) throw new TritError("PACK-1", `${array.length} values, not ${size}`);
+}
+
+/** What is wrong with the *bytes* of a plane that begin at its byte *start*: clause, message, first index of each. */
+function packingDefects(bytes, start, rows, columns) {
+  const used = rows % ROWS_PER_BYTE || ROWS_PER_BYTE; // rows in the last byte row
+  const last = (byteRows(rows) - 1) * columns - start; // where it begins
+  const padding = largestLevel(ROWS_PER_BYTE - used); // its digits are all 1
+  const paddedWithZeros = (byte) => Math.floor(byte / 3 ** used) === padding;
+  return [
+    // PACK-2: "Every byte of a packed plane MUST be at most 242."
+    ["PACK-2", "a byte is above 242", bytes.findIndex((byte) => byte > MAX_BYTE)],
+    // PACK-3: "A trit that pads the last byte row MUST be 0."
+    ["PACK-3", "the padding is not zero", bytes.findIndex((byte, i) => i >= last && byte <= MAX_BYTE && !paddedWithZeros(byte))],
+  ].filter(([, , index]) => index >= 0);
+}
+
+// 4 Codebook and codes ------------------------------------------------------------------------------------------------
 
 // CB-1: "A codebook MUST hold exactly 27 steps of binary32."
 const STEPS = 27;
 const CODEBOOK_SIZE = 4 * STEPS;
-
-/** What holds of a step's *bits*, those of the step before being *before*. */
-const STEP_RULES = {
-  // CB-2: "Every step MUST be positive, normal and finite."
-  "CB-2": (bits) => bits >= 0x00800000 && bits <= 0x7f7fffff,
-  // CB-3: "The steps MUST be strictly increasing."
-  "CB-3": (bits, before) => bits > before,
-  // CB-4: "The low six bits of every step's significand MUST be zero."
-  "CB-4": (bits) => bits % 64 === 0,
-};
+const [LEAST_STEP, LARGEST_STEP] = [0x00800000, 0x7f7fffff]; // bits of normal, finite numbers
 
 function checkCodebook(codebook) {
-  const view = viewOf(codebook);
   let before = 0;
-  for (let at = 0; at < CODEBOOK_SIZE; at += 4) {
-    const bits = view.getUint32(at, true);
-    const broken = Object.keys(STEP_RULES).find((clause) => !STEP_RULES[clause](bits, before));
-    if (broken) throw new TritError(broken, `step ${at / 4} has the bits 0x${bits.toString(16)}`);
+  for (let c = 0; c < STEPS; c++) {
+    const bits = viewOf(codebook).getUint32(4 * c, true);
+    const fail = (clause) => new TritError(clause, `step ${c} has the bits 0x${bits.toString(16)}`);
+    // CB-2: "Every step MUST be positive, normal and finite."
+    if (bits < LEAST_STEP || bits > LARGEST_STEP) throw fail("CB-2");
+    // CB-3: "The steps MUST be strictly increasing."
+    if (bits <= before) throw fail("CB-3");
+    // CB-4: "The low six bits of every step's significand MUST be zero."
+    if (bits % 64 !== 0) throw fail("CB-4");
     before = bits;
   }
   return codebook;
@@ -157,7 +166,7 @@ const stepOf = (codebook, c) => viewOf(codebook).getFloat32(4 * c, true);
 const CODE_PLANES = 3;
 const CODE_OF_LEVEL_0 = largestLevel(CODE_PLANES);
 
-// 5.1 Fields --------------------------------------------------------------------------------------------------
+// 5.1 Fields ----------------------------------------------------------------------------------------------------------
 
 function checkShape(shape) {
   // SHAPE-2: "The product of a tensor's non-zero axes MUST be at most 2^48."
@@ -172,7 +181,7 @@ function checkTritTensor({ shape, depth, shift, dtype, codebook }) {
   if (shape.length === 0 || shape.includes(0)) throw new TritError("TEN-1", `the shape is [${shape}]`);
   // CB-5: "The largest value, `step[26] * 3^shift * H`, rounded to the tensor's dtype, MUST be finite."
   const largest = stepOf(codebook, STEPS - 1) * 3 ** shift * largestLevel(depth); // 24 bits: exact in binary64
-  if (roundTo(dtype, largest) === infinityOf(FLOATS[dtype])) throw new TritError("CB-5", `${largest} overflows ${dtype}`);
+  if (roundTo(dtype, largest) === infinityOf(dtype)) throw new TritError("CB-5", `${largest} overflows ${dtype}`);
 }
 
 /** The matrix of a trit tensor: rows by K, in G groups a row. */
@@ -184,7 +193,7 @@ function matrixOf({ shape, group_size }) {
 
 const elementsOf = (shape) => shape.reduce((product, axis) => product * axis, 1);
 
-// 5.3 Values --------------------------------------------------------------------------------------------------
+// 5.3 Values ----------------------------------------------------------------------------------------------------------
 
 /** Bytes of a number, bits of its fraction, and the exponent of the least normal one. */
 const FLOATS = {
@@ -193,7 +202,8 @@ const FLOATS = {
   BF16: { bytes: 2, fraction: 7, least: -126 },
 };
 
-const infinityOf = ({ fraction, least }) => (3 - 2 * least) * 2 ** fraction; // its bits
+/** The bits of infinity. */
+const infinityOf = (dtype) => (3 - 2 * FLOATS[dtype].least) * 2 ** FLOATS[dtype].fraction;
 
 /** floor(log2(|x|)), from the bits of binary64; of 0, something below the exponents of all dtypes. */
 function exponentOf(x) {
@@ -202,24 +212,21 @@ function exponentOf(x) {
   return ((view.getUint16(0) >> 4) & 0x7ff) - 1023;
 }
 
-function roundEven(x) {
-  const rest = x - Math.floor(x);
-  return Math.floor(x) + (rest > 0.5 || (rest === 0.5 && Math.floor(x) % 2 === 1) ? 1 : 0);
-}
-
 /** The bits in *dtype* of a value that is exact in binary64. */
 function roundTo(dtype, value) {
   const { bytes, fraction, least } = FLOATS[dtype];
   const exponent = Math.max(exponentOf(value), least);
-  // TEN-8: "A weight decoded to binary16 or bfloat16 MUST be the exact value rounded once, to nearest, ties to
-  // even."
-  const significand = roundEven(Math.abs(value) / 2 ** (exponent - fraction)); // by a power of two: exact
-  const bits = (exponent - least) * 2 ** fraction + significand; // a carry raises the exponent, as it should
-  return Math.min(bits, infinityOf(FLOATS[dtype])) + (value < 0 ? 2 ** (8 * bytes - 1) : 0);
+  const scaled = Math.abs(value) / 2 ** (exponent - fraction); // by a power of two: exact
+  const whole = Math.floor(scaled);
+  const rest = scaled - whole;
+  // TEN-8: "A weight decoded to binary16 or bfloat16 MUST be the exact value rounded once, to nearest, ties to even."
+  const up = rest > 0.5 || (rest === 0.5 && whole % 2 === 1) ? 1 : 0;
+  const bits = (exponent - least) * 2 ** fraction + whole + up; // a carry raises the exponent, as it should
+  return Math.min(bits, infinityOf(dtype)) + (value < 0 ? 2 ** (8 * bytes - 1) : 0);
 }
 
 /** The bits of all weights that a tensor may hold: of code c and level k at c * (2H + 1) + k + H. */
-function valueTable({ codebook, shift }, depth, dtype) {
+function valueTable({ codebook, depth, shift }, dtype) {
   const H = largestLevel(depth);
   const table = [];
   for (let c = 0; c < STEPS; c++) {
@@ -227,77 +234,82 @@ function valueTable({ codebook, shift }, depth, dtype) {
     // TEN-7: "A weight of level 0 MUST decode to +0." It does: -1 + 1 is +0, and so is its product with a step.
     for (let k = -H; k <= H; k++) table.push(roundTo(dtype, stepOf(codebook, c) * 3 ** shift * k));
   }
-  return Uint32Array.from(table);
+  return table;
 }
 
 /** The bytes of weights in *dtype*, from their levels and the codes of their groups. */
-function valuesOf({ levels, codes }, group_size, table, dtype) {
-  const width = table.length / STEPS; // levels a code
+function valuesOf(levels, codes, { depth, group_size }, table, dtype) {
+  const H = largestLevel(depth);
   const { bytes } = FLOATS[dtype];
   const view = new DataView(new ArrayBuffer(bytes * levels.length));
-  const set = (bytes === 4 ? view.setUint32 : view.setUint16).bind(view);
-  for (let j = 0; j < levels.length; j++) {
-    const code = codes[Math.floor(j / group_size)];
-    set(bytes * j, table[code * width + levels[j] + (width - 1) / 2], true);
-  }
+  levels.forEach((k, j) => {
+    const bits = table[codes[Math.floor(j / group_size)] * (2 * H + 1) + k + H];
+    if (bytes === 4) view.setUint32(4 * j, bits, true);
+    else view.setUint16(2 * j, bits, true);
+  });
   return new Uint8Array(view.buffer);
 }
 
-// 5.2 Planes, 5.4 Truncation ----------------------------------------------------------------------------------
+// 5.4 Truncation, and decoding ----------------------------------------------------------------------------------------
 
-/** The segments that hold a tensor's codes and its levels of *depth*, each the least significant first. */
+/**
+ * Decodes a trit tensor, row by row: `levels` (Int8Array), `codes` (Uint8Array, one a group) and `values` (the bytes of
+ * the weights in *dtype*). Checks all the segments that it needs before it gives out anything.
+ */
+async function* decode(source, tensor, depth = tensor.depth, dtype = tensor.dtype) {
+  checkDepth(depth);
+  if (!Object.hasOwn(FLOATS, dtype)) throw new TritError("TEN-5", `no weights are decoded to ${dtype}`);
+  // TEN-9: "The top d' planes of a tensor of depth d MUST be read as a tensor of depth d' whose shift is greater by
+  // d - d'."
+  const d = Math.min(depth, tensor.depth);
+  const top = { ...tensor, depth: d, shift: tensor.shift + tensor.depth - d };
+  const [codePlanes, levelPlanes] = planesOf(tensor, d);
+  await checkSegments(source, [...codePlanes, ...levelPlanes]);
+  const table = valueTable(top, dtype);
+  const codeRows = readRows(source, codePlanes);
+  for await (const levels of readRows(source, levelPlanes)) {
+    const codes = Uint8Array.from((await codeRows.next()).value, (level) => level + CODE_OF_LEVEL_0);
+    yield { levels, codes, values: valuesOf(levels, codes, top, table, dtype) };
+  }
+}
+
+/** The planes of a tensor's codes and of its levels cut to *depth*, the least significant first. */
 function planesOf({ segments }, depth) {
-  // TEN-9: "The top d' planes of a tensor of depth d MUST be read as a tensor of depth d' whose shift is greater
-  // by d - d'."
   return [segments.slice(0, CODE_PLANES), segments.slice(CODE_PLANES, CODE_PLANES + depth).reverse()];
 }
 
-/**
- * Decodes a trit tensor in pieces of a row that follow each other in C order: `levels` (Int8Array), `codes`
- * (Uint8Array, one a group) and `values` (the bytes of the weights in *dtype*). Checks all the segments that it
- * needs before it gives out anything.
- */
-async function* decode(source, tensor, { depth = MAX_DEPTH, dtype = tensor.dtype } = {}) {
-  const d = Math.min(depth, tensor.depth);
-  await checkSegments(source, planesOf(tensor, d).flat());
-  const table = valueTable({ ...tensor, shift: tensor.shift + tensor.depth - d }, d, dtype);
-  for await (const piece of readLevels(source, tensor, d)) {
-    yield { ...piece, values: valuesOf(piece, tensor.group_size, table, dtype) };
-  }
-}
-
-/** The `levels` and `codes` of `decode`, from segments that have been checked. */
-async function* readLevels(source, tensor, depth = tensor.depth) {
-  const { rows, K, G } = matrixOf(tensor);
-  const size = tensor.group_size;
-  const [readCodes, readRow] = planesOf(tensor, depth).map((planes) => rowReader(source, planes));
-  const most = Math.floor(MAX_GROUP_SIZE / size); // groups in a piece
-  for (let row = 0; row < rows; row++) {
-    for (let g = 0; g < G; g += most) {
-      const count = Math.min(most, G - g);
-      const codes = Uint8Array.from(await readCodes(row, g, count), (level) => level + CODE_OF_LEVEL_0);
-      yield { codes, levels: await readRow(row, g * size, Math.min(count * size, K - g * size)) };
+/** Yields the rows of levels (Int8Array) that *planes* hold, the least significant of these first. */
+async function* readRows(source, planes) {
+  const { rows, columns } = planes[0];
+  const most = ROWS_PER_BYTE * Math.max(1, Math.floor(CHUNK / columns)); // rows at a time
+  for (let begin = 0; begin < rows; begin += most) {
+    const end = Math.min(begin + most, rows);
+    const blocks = [];
+    for (const plane of planes) blocks.push(await readByteRows(source, plane, byteRowOf(begin), byteRows(end)));
+    for (let row = begin; row < end; row++) {
+      const start = byteRowOf(row - begin) * columns;
+      yield joinRow(blocks.map((block) => block.subarray(start, start + columns)), row % ROWS_PER_BYTE);
     }
   }
 }
 
-/** A function that reads levels of one row out of packed planes, the least significant first. */
-function rowReader(source, planes) {
-  const windows = planes.map(({ offset, size }) => new Window(source, offset + BigInt(size)));
-  return async (row, column, count) => {
-    const levels = new Int8Array(count);
-    const trits = TRIT_OF[row % ROWS_PER_BYTE];
-    for (const [p, { offset, columns }] of planes.entries()) {
-      const bytes = await windows[p].read(offset + BigInt(byteRowOf(row) * columns + column), count);
-      // READ-2: "A reader MUST NOT give out data that breaks PACK-2, PACK-3 or RAW-2." The file may have changed.
-      if (bytes.some((byte) => byte > MAX_BYTE)) throw new TritError("PACK-2", "a byte is above 242");
-      for (let j = 0; j < count; j++) levels[j] += trits[bytes[j]] * 3 ** p;
-    }
-    return levels;
-  };
+async function readByteRows(source, { offset, columns }, begin, end) {
+  const bytes = await readExactly(source, offset + BigInt(begin * columns), (end - begin) * columns);
+  // READ-2: "A reader MUST NOT give out data that breaks PACK-2, PACK-3 or RAW-2." The file may have changed.
+  if (bytes.some((byte) => byte > MAX_BYTE)) throw new TritError("PACK-2", "a byte is above 242");
+  return bytes;
 }
 
-// 6.1 Preamble ------------------------------------------------------------------------------------------------
+/** The levels of row *i* of a byte row of each plane. */
+function joinRow(byteRows, i) {
+  const levels = new Int8Array(byteRows[0].length);
+  byteRows.forEach((bytes, p) => {
+    for (let j = 0; j < levels.length; j++) levels[j] += TRIT_OF[i][bytes[j]] * 3 ** p;
+  });
+  return levels;
+}
+
+// 6.1 Preamble --------------------------------------------------------------------------------------------------------
 
 const PREAMBLE_SIZE = 64;
 const MAGIC = [0x89, 0x54, 0x52, 0x49, 0x54, 0x0d, 0x0a, 0x1a];
@@ -331,7 +343,7 @@ async function readPreamble(source) {
   return { version, headerSize: Number(size), identity: bytes.slice(32) };
 }
 
-// 6.2 Canonical MessagePack -----------------------------------------------------------------------------------
+// 6.2 Canonical MessagePack -------------------------------------------------------------------------------------------
 
 /** By first byte, the forms that hold a value or length themselves: the type, and that value or length. */
 const SHORT_FORMS = [["integer", 128], ["map", 16], ["array", 16], ["str", 32]].flatMap(([type, count]) =>
@@ -384,7 +396,7 @@ class Cursor {
   /** The type of the next value, and the value of an integer or the length of anything else. */
   head() {
     this.start = this.position;
-    const [first] = this.take(1);
+    const first = this.take(1)[0];
     if (first < SHORT_FORMS.length) return SHORT_FORMS[first];
     // MP-1: "Every value in the header MUST be an unsigned integer, a str, a bin, an array or a map."
     if (!(first in LONG_FORMS)) throw new TritError("MP-1", `a value begins with 0x${first.toString(16)}`);
@@ -428,20 +440,28 @@ class Cursor {
     }
   }
 
-  /** Passes over one value, *nesting* arrays and maps deep. Each step takes a byte at least. */
+  /** Passes over one value that has *nesting* arrays and maps around it. Each step takes a byte at least. */
   skip(nesting) {
     const [type, value] = this.head();
     // MP-6: "Arrays and maps MUST be nested at most 8 deep."
-    const nested = type === "array" || type === "map";
-    if (nested && nesting === MAX_NESTING) throw new TritError("MP-6", `an ${type} is nested 9 deep`);
+    const nests = type === "array" || type === "map";
+    if (nests && nesting === MAX_NESTING) throw new TritError("MP-6", "an array or map is nested 9 deep");
     if (type === "bin") this.take(value);
     if (type === "str") textOf(this.take(value));
     if (type === "array") for (let i = 0; i < value; i++) this.skip(nesting + 1);
     if (type === "map") for (const _ of this.keys(value)) this.skip(nesting + 1);
   }
+
+  /** Takes note of a key that is not known. */
+  ignore(key) {
+    // VER-1: "A key that is not in the table of the header, or of the entry's kind, MUST NOT stand there in a file of
+    // minor version 0."
+    if (this.minor === 0) throw new TritError("VER-1", `the key ${key} is unknown`);
+    if (this.ignored.size < MAX_IGNORED) this.ignored.add(key);
+  }
 }
 
-// 6.3 Header --------------------------------------------------------------------------------------------------
+// 6.3 Header ----------------------------------------------------------------------------------------------------------
 
 const HEADER_FIELDS = { metadata: readMetadata, tensors: readTensors, version: readVersion };
 const HEADER_NESTING = 1; // arrays and maps around its values
@@ -456,17 +476,14 @@ async function readHeader(source) {
     throw new TritError("PRE-8", "the header's SHA-256 is not that in the preamble", { byte: 32n });
   }
   const cursor = new Cursor(bytes, version[1]);
-  const { metadata, tensors } = withPlace(cursor, () => readFields(cursor, version));
-  const segments = placeSegments(tensors, headerSize, source.length);
-  return { identity, version, headerSize, metadata, tensors, segments, ignored: [...cursor.ignored] };
-}
-
-/** What *read* gives; its error gets the place that *cursor* has come to. */
-function withPlace(cursor, read) {
   try {
-    return read();
+    const { metadata, tensors } = readFields(cursor, version);
+    const segments = placeSegments(tensors, headerSize, source.length);
+    return { identity, version, headerSize, metadata, tensors, segments, ignored: [...cursor.ignored] };
   } catch (error) {
-    throw Object.assign(error, { tensor: cursor.tensor, byte: BigInt(PREAMBLE_SIZE + cursor.start) });
+    error.tensor ??= cursor.tensor;
+    error.byte ??= BigInt(PREAMBLE_SIZE + cursor.start);
+    throw error;
   }
 }
 
@@ -477,26 +494,17 @@ function readFields(cursor, version) {
       fields[key] = HEADER_FIELDS[key](cursor);
     } else {
       cursor.skip(HEADER_NESTING);
-      ignore(cursor, key);
+      cursor.ignore(key);
     }
   }
-  cursor.start = cursor.position;
   // HDR-1: "The header MUST have the keys metadata, tensors and version."
   const missing = Object.keys(HEADER_FIELDS).find((key) => !(key in fields));
   if (missing) throw new TritError("HDR-1", `there is no key ${missing}`);
-  if (cursor.position < cursor.bytes.length) throw new TritError("MP-5", "there are bytes after the header's map");
+  const rest = cursor.bytes.length - cursor.position;
+  if (rest > 0) throw new TritError("MP-5", `there are ${rest} bytes after the header's map`);
   // HDR-2: "The version in the header MUST equal the version in the preamble."
-  if (!equal(fields.version, version)) {
-    throw new TritError("HDR-2", `the version is ${fields.version.join(".")}, the preamble's ${version.join(".")}`);
-  }
+  if (!equal(fields.version, version)) throw new TritError("HDR-2", `version [${fields.version}] in one of [${version}]`);
   return fields;
-}
-
-function ignore(cursor, key) {
-  // VER-1: "A key that is not in the table of the header, or of the entry's kind, MUST NOT stand there in a file
-  // of minor version 0."
-  if (cursor.minor === 0) throw new TritError("VER-1", `the key ${key} is unknown`);
-  if (cursor.ignored.size < MAX_IGNORED) cursor.ignored.add(key);
 }
 
 // NAME-1: "A name or a metadata key MUST be 1 to 512 bytes long."
@@ -542,7 +550,7 @@ function readVersion(cursor) {
   return [cursor.expect("integer"), cursor.expect("integer")];
 }
 
-// 6.4 Entries -------------------------------------------------------------------------------------------------
+// 6.4 Entries ---------------------------------------------------------------------------------------------------------
 
 const DIGEST_SIZE = 32;
 const ELEMENT_BYTES = {
@@ -571,7 +579,7 @@ const KINDS = {
     ...COMMON,
     // RAW-1: "The dtype of a raw tensor MUST be one of the table."
     dtype: (cursor) => choose(cursor, ELEMENT_BYTES, "RAW-1"),
-    sha256: (cursor) => [readDigest(cursor)],
+    sha256: (cursor) => [cursor.bin(DIGEST_SIZE, "ENT-3")],
   },
   trit: {
     ...COMMON,
@@ -593,7 +601,7 @@ function readEntry(cursor) {
   const places = {};
   for (const key of cursor.keys(cursor.expect("map"))) {
     if (Object.hasOwn(KINDS.trit, key)) places[key] = cursor.position;
-    else ignore(cursor, key);
+    else cursor.ignore(key);
     cursor.skip(ENTRY_NESTING);
   }
   const end = cursor.position;
@@ -605,7 +613,7 @@ function readEntry(cursor) {
   find("kind");
   const readers = KINDS[choose(cursor, KINDS, "ENT-2")];
   Object.keys(readers).forEach(find);
-  for (const key of Object.keys(places)) if (!(key in readers)) ignore(cursor, key);
+  for (const key of Object.keys(places)) if (!(key in readers)) cursor.ignore(key);
   const tensor = {};
   for (const [key, read] of Object.entries(readers)) {
     find(key);
@@ -622,17 +630,13 @@ function readShape(cursor) {
   return checkShape(Array.from({ length: rank }, () => cursor.expect("integer")));
 }
 
-function readDigest(cursor) {
-  return cursor.bin(DIGEST_SIZE, "ENT-3");
-}
-
 function readDigests(cursor, { depth }) {
   // ENT-3: "An entry MUST hold one digest of 32 bytes for each of its segments."
   const count = cursor.expect("array", CODE_PLANES + depth, CODE_PLANES + depth, "ENT-3");
-  return Array.from({ length: count }, () => readDigest(cursor));
+  return Array.from({ length: count }, () => cursor.bin(DIGEST_SIZE, "ENT-3"));
 }
 
-// 7 Layout ----------------------------------------------------------------------------------------------------
+// 7 Layout ------------------------------------------------------------------------------------------------------------
 
 const ALIGNMENT = 64n;
 const align = (x) => ((x + ALIGNMENT - 1n) / ALIGNMENT) * ALIGNMENT;
@@ -670,15 +674,18 @@ function placeSegments(tensors, headerSize, length) {
     segment.offset = end;
     end = align(end + BigInt(segment.size));
     // LAY-5: "The end of the file MUST be at most 2^63 - 1."
-    if (end > MAX_FILE) throw new TritError("LAY-5", `${segment.tensor.name} ends beyond 2^63 - 1`);
+    const where = { tensor: segment.tensor.name, byte: segment.offset };
+    if (end > MAX_FILE) throw new TritError("LAY-5", "a segment ends beyond 2^63 - 1", where);
   }
   // LAY-4: "The file MUST end at align(end of the last segment), or at align(64 + header size) where there are no
   // segments."
-  if (end !== length) throw new TritError("LAY-4", `the file has ${length} bytes, its segments end at ${end}`);
+  if (end !== length) {
+    throw new TritError("LAY-4", `the file has ${length} bytes, its segments end at ${end}`, { byte: length });
+  }
   return segments;
 }
 
-// 8 Reading ---------------------------------------------------------------------------------------------------
+// 8 Reading -----------------------------------------------------------------------------------------------------------
 
 /** Reads *size* bytes, which by `source.length` are there. */
 async function readExactly(source, offset, size) {
@@ -688,78 +695,59 @@ async function readExactly(source, offset, size) {
   return bytes;
 }
 
-/** Reads of CHUNK bytes at most, out of a larger one, which does not go beyond *end*. */
-class Window {
-  constructor(source, end = source.length) {
-    Object.assign(this, { source, end, start: 0n, bytes: new Uint8Array(0) });
-  }
-
-  async read(offset, size) {
-    let at = Number(offset - this.start);
-    if (at < 0 || at + size > this.bytes.length) {
-      const left = this.end - offset;
-      this.bytes = await readExactly(this.source, offset, left < CHUNK ? Number(left) : CHUNK);
-      this.start = offset;
-      at = 0;
-    }
-    return this.bytes.subarray(at, at + size);
-  }
-}
-
-/** Yields the defects of a segment: the first in what it holds, and that of its digest. */
-async function* segmentDefects(window, segment) {
+/** Yields the defects of a segment, each requirement once. */
+async function* segmentDefects(source, segment) {
   const { tensor, offset, size } = segment;
   const fail = (clause, message, index) =>
     new TritError(clause, message, { tensor: tensor.name, byte: offset + BigInt(index) });
   const hash = new Sha256();
-  let found = null;
+  const found = new Set();
   for (let start = 0; start < size; start += CHUNK) {
-    const bytes = await window.read(offset + BigInt(start), Math.min(CHUNK, size - start));
+    const bytes = await readExactly(source, offset + BigInt(start), Math.min(CHUNK, size - start));
     hash.update(bytes);
-    if (found) continue;
-    found = contentDefect(segment, bytes, start);
-    if (found) yield fail(found[0], found[1], start + found[2]);
+    for (const [clause, message, index] of contentDefects(segment, bytes, start)) {
+      if (!found.has(clause)) yield fail(clause, message, start + index);
+      found.add(clause);
+    }
   }
   // SEG-1: "The SHA-256 of each segment MUST equal its digest in the directory."
   if (!equal(hash.digest(), segment.digest)) yield fail("SEG-1", "the segment's SHA-256 is not its digest", 0);
 }
 
-/** The first defect in the *bytes* of a segment that begin at its byte *start*, as of `packingDefect`. */
-function contentDefect({ tensor, rows, columns }, bytes, start) {
-  if (tensor.kind === "trit") return packingDefect(bytes, start, rows, columns);
+/** What is wrong with the *bytes* of a segment that begin at its byte *start*, as `packingDefects` gives it. */
+function contentDefects({ tensor, rows, columns }, bytes, start) {
+  if (tensor.kind === "trit") return packingDefects(bytes, start, rows, columns);
   // RAW-2: "Every byte of a raw tensor of dtype BOOL MUST be 0 or 1."
-  const i = tensor.dtype === "BOOL" ? bytes.findIndex((byte) => byte > 1) : -1;
-  return i < 0 ? null : ["RAW-2", `a BOOL is ${bytes[i]}`, i];
+  const index = tensor.dtype === "BOOL" ? bytes.findIndex((byte) => byte > 1) : -1;
+  return index < 0 ? [] : [["RAW-2", "a BOOL is neither 0 nor 1", index]];
 }
 
 /** Throws the first defect of *segments*. */
 async function checkSegments(source, segments) {
   for (const segment of segments) {
-    const window = new Window(source, segment.offset + BigInt(segment.size));
     // READ-3: "A reader that has read a whole segment MUST compare its digest, unless its caller has asked it not to."
-    for await (const defect of segmentDefects(window, segment)) throw defect;
+    for await (const defect of segmentDefects(source, segment)) throw defect;
   }
 }
 
-// 9 Verification ----------------------------------------------------------------------------------------------
+// 9 Verification ------------------------------------------------------------------------------------------------------
 
 /** Yields the defects of segments and gaps, in the order of the file. */
 async function* dataDefects(source, { headerSize, segments }) {
-  const window = new Window(source);
   let end = BigInt(PREAMBLE_SIZE + headerSize);
   for (const segment of segments) {
-    yield* gapDefects(window, end, segment.offset);
-    yield* segmentDefects(window, segment);
+    yield* gapDefects(source, end, segment.offset);
+    yield* segmentDefects(source, segment);
     end = segment.offset + BigInt(segment.size);
   }
-  yield* gapDefects(window, end, source.length);
+  yield* gapDefects(source, end, source.length);
 }
 
-async function* gapDefects(window, offset, end) {
-  const bytes = await window.read(offset, Number(end - offset)); // at most 63: what align adds
+async function* gapDefects(source, begin, end) {
+  const bytes = await readExactly(source, begin, Number(end - begin)); // at most 63: what align adds
   // LAY-3: "Every byte that belongs to neither preamble, header nor segment MUST be zero."
   const i = bytes.findIndex((byte) => byte !== 0);
-  if (i >= 0) yield new TritError("LAY-3", `a byte between segments is ${bytes[i]}`, { byte: offset + BigInt(i) });
+  if (i >= 0) yield new TritError("LAY-3", `a byte between segments is ${bytes[i]}`, { byte: begin + BigInt(i) });
 }
 
 const UNSUPPORTED = ["PRE-3", "PRE-4"];
@@ -782,86 +770,7 @@ async function verify(source) {
   }
 }
 
-// SHA-256 (FIPS 180-4) ----------------------------------------------------------------------------------------
-
-const BLOCK = 64;
-const SHA256_START = [
-  0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
-];
-const SHA256_ROUNDS = Int32Array.of(
-  0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-  0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-  0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-  0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-  0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-  0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-  0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-  0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
-);
-const rotate = (x, n) => (x >>> n) | (x << (32 - n));
-
-class Sha256 {
-  constructor() {
-    this.state = Int32Array.from(SHA256_START);
-    this.rest = new Uint8Array(0); // less than a block
-    this.length = 0; // bytes altogether
-  }
-
-  update(bytes) {
-    this.length += bytes.length;
-    const all = new Uint8Array(this.rest.length + bytes.length);
-    all.set(this.rest);
-    all.set(bytes, this.rest.length);
-    const whole = all.length - (all.length % BLOCK);
-    for (let at = 0; at < whole; at += BLOCK) compress(this.state, all, at);
-    this.rest = all.subarray(whole);
-    return this;
-  }
-
-  digest() {
-    const tail = new DataView(new ArrayBuffer(BLOCK - ((this.length + 8) % BLOCK) + 8));
-    tail.setUint8(0, 0x80);
-    tail.setBigUint64(tail.byteLength - 8, 8n * BigInt(this.length));
-    this.update(new Uint8Array(tail.buffer));
-    const digest = new DataView(new ArrayBuffer(DIGEST_SIZE));
-    this.state.forEach((word, i) => digest.setInt32(4 * i, word));
-    return new Uint8Array(digest.buffer);
-  }
-}
-
-const SCHEDULE = new Int32Array(64); // of the block at hand
-
-function compress(state, bytes, at) {
-  const w = SCHEDULE;
-  for (let i = 0; i < 16; i++, at += 4) {
-    w[i] = (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
-  }
-  for (let i = 16; i < 64; i++) {
-    const [x, y] = [w[i - 15], w[i - 2]];
-    const s0 = rotate(x, 7) ^ rotate(x, 18) ^ (x >>> 3);
-    const s1 = rotate(y, 17) ^ rotate(y, 19) ^ (y >>> 10);
-    w[i] = (w[i - 16] + s0 + w[i - 7] + s1) | 0;
-  }
-  let a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f = state[5], g = state[6], h = state[7];
-  for (let i = 0; i < 64; i++) {
-    const S1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
-    const S0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
-    const t1 = (h + S1 + ((e & f) ^ (~e & g)) + SHA256_ROUNDS[i] + w[i]) | 0;
-    const t2 = (S0 + ((a & b) ^ (a & c) ^ (b & c))) | 0;
-    h = g; g = f; f = e; e = (d + t1) | 0;
-    d = c; c = b; b = a; a = (t1 + t2) | 0;
-  }
-  state[0] += a; state[1] += b; state[2] += c; state[3] += d;
-  state[4] += e; state[5] += f; state[6] += g; state[7] += h;
-}
-
-/** Whether two arrays of one length are the same. */
-const equal = (a, b) => a.every((value, i) => value === b[i]);
-
-/** Bytes as lowercase hexadecimal. */
-const toHex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-
 globalThis.trit = {
-  TritError, Sha256, toHex, split, join, pack, unpack, roundTo, elementsOf, matrixOf, decode, readLevels,
-  readHeader, checkSegments, dataDefects, verdictOf, verify,
+  TritError, split, join, pack, unpack, roundTo, elementsOf, matrixOf, planesOf, readRows, decode, readHeader, checkSegments,
+  dataDefects, verdictOf, verify,
 };
