@@ -48,7 +48,7 @@ async function verifyFile(path) {
   const { verdict, clause, defect, ignored } = await withFile(path, verify);
   if (defect) {
     const tensor = defect.tensor ? `, tensor ${defect.tensor}` : "";
-    report(`${clause}${tensor}, byte ${defect.byte ?? 0}: ${defect.message}`);
+    report(`${clause}${tensor}, byte ${defect.byte}: ${defect.message}`);
   }
   for (const key of ignored) report(`ignored: ${key}`);
   console.log(toJson({ verdict, clause }));

@@ -317,13 +317,13 @@ const MAJOR = 1;
 
 /** Reads and checks the preamble, in the order of 6.1; PRE-8 is left to `readHeader`. */
 async function readPreamble(source) {
-  // PRE-1: "A file MUST be at least 64 bytes long."
-  if (source.length < PREAMBLE_SIZE) throw new TritError("PRE-1", `the file has ${source.length} bytes, not 64`);
-  const bytes = await readExactly(source, 0n, PREAMBLE_SIZE);
-  const view = viewOf(bytes);
   const check = (clause, byte, holds, message) => {
     if (!holds) throw new TritError(clause, message, { byte });
   };
+  // PRE-1: "A file MUST be at least 64 bytes long."
+  check("PRE-1", 0n, source.length >= PREAMBLE_SIZE, `the file has ${source.length} bytes, not 64`);
+  const bytes = await readExactly(source, 0n, PREAMBLE_SIZE);
+  const view = viewOf(bytes);
   // PRE-2: "The file MUST begin with the eight bytes of the magic."
   check("PRE-2", 0n, MAGIC.every((byte, i) => byte === bytes[i]), "this is no .trit file");
   // PRE-3: "The major version MUST be 1."
@@ -533,7 +533,7 @@ function readTensors(cursor) {
   const tensors = [];
   let before = new Uint8Array(0);
   for (let i = 0; i < count; i++) {
-    cursor.tensor = `entry ${i}`;
+    cursor.tensor = `number ${i}`;
     const tensor = readEntry(cursor);
     const name = ENCODER.encode(tensor.name);
     // HDR-3: "The entries MUST stand in strictly increasing order of the UTF-8 bytes of their names."
