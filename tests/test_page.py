@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     small = tc.quantize(np.linspace(-1, 1, 160, dtype=np.float32).reshape(8, 20), 2)
     tc.save_file({HTML: small, "raw " + HTML: np.ones(3, np.float32)}, folder / "hostile.trit", {HTML: HTML})
-    tensors = {f"layers.{i:03d}.weight": small for i in range(250)}
+    tensors = {f"Layers.{i:03d}.weight": small for i in range(250)}
     tc.save_file({**tensors, "n" * 512: small}, folder / "many.trit")
     data = bytearray((FIXTURES / "valid" / "spec" / "appendix-b.trit").read_bytes())
     data[576] ^= 1  # of the segment of `bias`
@@ -234,7 +234,7 @@ def test_many_tensors(browser: Browser, folder: Path) -> None:
     assert browser.evaluate(f"{more}.checkVisibility()") is False
     browser.evaluate("document.getElementById('filter').focus()")
     browser.send("Input.insertText", text="LAYERS.24")
-    assert [row[0] for row in shown(browser)["rows"]] == [f"layers.{i}.weight" for i in range(240, 250)]
+    assert [row[0] for row in shown(browser)["rows"]] == [f"Layers.{i}.weight" for i in range(240, 250)]
     assert browser.evaluate("document.getElementById('count').innerText") == "10 of 251"
 
 
