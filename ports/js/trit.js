@@ -128,12 +128,12 @@ function packingDefects(bytes, start, rows, columns) {
   const used = rows % ROWS_PER_BYTE || ROWS_PER_BYTE; // rows in the last byte row
   const last = (byteRows(rows) - 1) * columns - start; // where it begins
   const padding = largestLevel(ROWS_PER_BYTE - used); // its digits are all 1
-  const paddedWithZeros = (byte) => Math.floor(byte / 3 ** used) === padding;
+  const isWrong = (byte, i) => i >= last && byte <= MAX_BYTE && Math.floor(byte / 3 ** used) !== padding;
   return [
     // PACK-2: "Every byte of a packed plane MUST be at most 242."
     ["PACK-2", "a byte is above 242", bytes.findIndex((byte) => byte > MAX_BYTE)],
     // PACK-3: "A trit that pads the last byte row MUST be 0."
-    ["PACK-3", "the padding is not zero", bytes.findIndex((byte, i) => i >= last && byte <= MAX_BYTE && !paddedWithZeros(byte))],
+    ["PACK-3", "the padding is not zero", bytes.findIndex(isWrong)],
   ].filter(([, , index]) => index >= 0);
 }
 
@@ -771,6 +771,6 @@ async function verify(source) {
 }
 
 globalThis.trit = {
-  TritError, split, join, pack, unpack, roundTo, elementsOf, matrixOf, planesOf, readRows, decode, readHeader, checkSegments,
-  dataDefects, verdictOf, verify,
+  TritError, split, join, pack, unpack, elementsOf, matrixOf, roundTo, decode, planesOf, readRows, readHeader,
+  checkSegments, dataDefects, verdictOf, verify,
 };
