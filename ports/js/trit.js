@@ -3,13 +3,13 @@
 // A page opened from file:// may load a classic script but no module, so this file neither imports nor exports: it
 // takes `Sha256` from sha256.js and sets `globalThis.trit`, for a page's <script src> and for Node's `import`.
 //
-// A *source* has `length`, a BigInt, and `read(offset, size)`, which takes a BigInt and a Number and gives a Uint8Array,
-// or a promise of one; it may be shorter than `size` only where the source has ended.
+// A *source* has `length`, a BigInt, and `read(offset, size)`, which takes a BigInt and a Number and gives a
+// Uint8Array, or a promise of one; it may be shorter than `size` only where the source has ended.
 //
-// Numbers. Lengths of files and offsets in them are BigInts, since they go up to 2^63 - 1. All else is a Number: SHAPE-2
-// bounds the elements of a tensor, and with them its axes, rows, K and G, by 2^48, and a segment has at most 8 bytes an
-// element, so 2^51. Up to 2^53 a Number is exact; a larger integer in a header is rounded when it is read, but never to
-// one that is within a limit.
+// Numbers. Lengths of files and offsets in them are BigInts, since they go up to 2^63 - 1. All else is a Number:
+// SHAPE-2 bounds the elements of a tensor, and with them its axes, rows, K and G, by 2^48, and a segment has at most
+// 8 bytes an element, so 2^51. Up to 2^53 a Number is exact; a larger integer in a header is rounded when it is read,
+// but never to one that is within a limit.
 "use strict";
 
 // 1.4 Limits ----------------------------------------------------------------------------------------------------------
@@ -503,7 +503,7 @@ function readFields(cursor, version) {
   const rest = cursor.bytes.length - cursor.position;
   if (rest > 0) throw new TritError("MP-5", `there are ${rest} bytes after the header's map`);
   // HDR-2: "The version in the header MUST equal the version in the preamble."
-  if (!equal(fields.version, version)) throw new TritError("HDR-2", `version [${fields.version}] in one of [${version}]`);
+  if (!equal(fields.version, version)) throw new TritError("HDR-2", `[${fields.version}], not [${version}] as there`);
   return fields;
 }
 

@@ -31,7 +31,7 @@ test("every quoted sentence stands in SPEC.md under its id", () => {
 test("every requirement on files and readers is quoted", () => {
   const ids = [...SPEC.matchAll(/\*\*([A-Z]+-\d+)\.\*\*/g)].map(([, id]) => id);
   const quoted = new Set(QUOTED.map(([, id]) => id));
-  const elsewhere = ["TEN-10", "READ-1", "WRITE-1", "WRITE-2", "WRITE-3", "VERIFY-1", "VERIFY-2"]; // no line of it obeys them
+  const elsewhere = ["TEN-10", "READ-1", "WRITE-1", "WRITE-2", "WRITE-3", "VERIFY-1", "VERIFY-2"]; // no one line's
   assert.deepEqual(ids.filter((id) => !quoted.has(id)), elsewhere);
 });
 
@@ -76,7 +76,8 @@ test("segments beyond a MiB are read in pieces, none of which goes beyond the fi
   assert.equal(row, rows);
   const defects = async () => {
     const found = [];
-    for await (const { clause, byte } of trit.dataDefects(source, { headerSize: 0, segments: [segment] })) found.push([clause, byte]);
+    const header = { headerSize: 0, segments: [segment] };
+    for await (const { clause, byte } of trit.dataDefects(source, header)) found.push([clause, byte]);
     return found;
   };
   assert.deepEqual(await defects(), []);
@@ -112,7 +113,8 @@ test("each number of binary16 and bfloat16, and each middle of two, is rounded t
   for (const bits of [0, 0x00800000, 0x3f800001, 0x7f7fffff, 0xff7fffff]) {
     assert.equal(trit.roundTo("F32", floatOf(bits)), bits);
   }
-  assert.deepEqual(["F32", "F16", "BF16"].map((dtype) => trit.roundTo(dtype, -(2 ** 130))), [0xff800000, 0xfc00, 0xff80]);
+  const overflow = ["F32", "F16", "BF16"].map((dtype) => trit.roundTo(dtype, -(2 ** 130)));
+  assert.deepEqual(overflow, [0xff800000, 0xfc00, 0xff80]);
 });
 
 test("SHA-256 is that of node:crypto, however the bytes are cut", () => {
@@ -135,7 +137,8 @@ test("SHA-256 counts more than 2^32 bits", () => {
 test("the program in README.md runs", async () => {
   const [, program] = readFileSync(new URL("../README.md", import.meta.url), "utf8").match(/```js\n([^]*?)```/);
   const AsyncFunction = (async () => {}).constructor;
-  const run = new AsyncFunction("bytes", `${program.replace(/^import .*/gm, "")}; return [verdict, clause, defect, tensors[0].name]`);
+  const body = `${program.replace(/^import .*/gm, "")}; return [verdict, clause, defect, tensors[0].name]`;
+  const run = new AsyncFunction("bytes", body);
   const found = await run(load("nested-depth-2.trit"));
   assert.deepEqual(found, ["valid", null, null, "encoder.layer.0.output.dense.weight"]);
 });
