@@ -26,7 +26,9 @@ import contextlib
 import fnmatch
 import functools
 import hashlib
+import io
 import json
+import math
 import os
 import shlex
 import signal
@@ -49,6 +51,7 @@ KINDS = ("valid", "invalid", "unsupported", "vectors")  # as in the manifest's c
 STATUSES = {0: "valid", 1: "invalid", 3: "unsupported"}  # of level 1
 NO_VERDICT = 2
 MAX_ANSWER = 64 << 20  # bytes; no right answer is nearly as long
+WATCH = 0.05  # seconds between looks at the clock
 GIVE_UP = 25  # crashes after which the rest of a level is not run
 SHOWN = 40  # failures that are printed; the report has all
 DTYPES = ("F32", "F16", "BF16")
@@ -102,6 +105,8 @@ class Child:
             command = ["/bin/sh", "-c", script, "sh", str(limits.memory >> 10), *command]
         self.limits = limits
         self.late = False
+        self.deadline = math.inf
+        self.ended = threading.Event()
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
@@ -109,16 +114,17 @@ class Child:
             stderr=subprocess.DEVNULL,
             start_new_session=os.name == "posix",
         )
+        # One thread for all answers: one for each would take as long as most answers do.
+        threading.Thread(target=self._watch, daemon=True).start()
 
     @contextlib.contextmanager
     def in_time(self) -> Iterator[None]:
         """Kill the process where what stands inside takes too long: every read then ends."""
-        timer = threading.Timer(self.limits.timeout, self._expire)
-        timer.start()
+        self.deadline = time.monotonic() + self.limits.timeout
         try:
             yield
         finally:
-            timer.cancel()
+            self.deadline = math.inf
 
     def read(self) -> bytes:
         """All that it writes; it is killed where that is more than any answer."""
@@ -169,6 +175,7 @@ class Child:
 
     def close(self) -> None:
         """End it, and let go of its pipes."""
+        self.ended.set()
         self.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -176,9 +183,12 @@ class Child:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
-    def _expire(self) -> None:
-        self.late = True
-        self.kill()
+    def _watch(self) -> None:
+        while not self.ended.wait(WATCH):
+            if time.monotonic() > self.deadline:
+                self.late = True
+                self.kill()
+                return
 
 
 class Testee:
@@ -391,10 +401,11 @@ def check_decoded(testee: Testee, path: Path, decoded: dict[str, Any]) -> None:
             for depth in (None, 1):
                 compare(result, decode(testee, path, tensor, depth, "F32"), decode_name(tensor, depth, "F32"))
             continue
-        for depth in sorted({1, tensor["depth"], MAX_DEPTH, *map(int, tensor["depths"])}):
+        for depth in map(int, tensor["depths"]):
             for dtype in DTYPES:
                 check_values(testee, path, tensor, depth, dtype)
-        check_values(testee, path, tensor, None, tensor["dtype"])
+        for whole in (MAX_DEPTH, None):  # neither is below the tensor's own depth
+            check_values(testee, path, tensor, whole, tensor["dtype"])
 
 
 def check_values(testee: Testee, path: Path, tensor: dict[str, Any], depth: int | None, dtype: str) -> None:
@@ -551,14 +562,18 @@ def damage_checks(base: Path, path: Path) -> Iterator[Check]:
     data = base.read_bytes()
 
     def truncations(testee: Testee) -> None:
-        for size in range(0, len(data), 1 if testee.level == 2 else 61):
-            path.write_bytes(data[:size])
+        path.write_bytes(data)
+        for size in range(len(data) - 1, -1, -1 if testee.level == 2 else -61):
+            os.truncate(path, size)
             check_each(testee, path, {("invalid", "PRE-6" if size >= 64 else "PRE-1")}, f"{size} bytes")
 
     def flips(testee: Testee) -> None:
-        for bit in range(0, 8 * len(data), 1 if testee.level == 2 else 509):
-            path.write_bytes(flipped(data, bit))
-            check_each(testee, path, flip_verdicts(data, bit), f"bit {bit % 8} of byte {bit // 8}")
+        path.write_bytes(data)
+        with path.open("r+b", buffering=0) as file:
+            for bit in range(0, 8 * len(data), 1 if testee.level == 2 else 509):
+                overwrite(file, bit // 8, flipped(data, bit)[bit // 8])
+                check_each(testee, path, flip_verdicts(data, bit), f"bit {bit % 8} of byte {bit // 8}")
+                overwrite(file, bit // 8, data[bit // 8])
 
     why = f"{base.name}, cut off after every byte"
     yield Check("made/every-truncation", "made", why, {1: truncations, 2: truncations})
@@ -570,6 +585,12 @@ def flipped(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
+
+
+def overwrite(file: io.FileIO, at: int, byte: int) -> None:
+    """Put *byte* in its place in a file, which costs less than to write the file anew."""
+    file.seek(at)
+    file.write(bytes([byte]))
 
 
 def flip_verdicts(data: bytes, bit: int) -> set[Verdict]:
@@ -685,14 +706,15 @@ class Suite:
 
 
 def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
-    """All checks of a manifest and those made in *folder*; raises BrokenManifest."""
+    """The checks of a manifest, and those made in *folder*, that *only* asks for; or BrokenManifest."""
+    chosen = functools.partial(is_chosen, only=only)
     try:
         content = json.loads(manifest.read_bytes())
         cases, vectors = content["cases"], content["vectors"]
         base: Path | None = small_file(cases, manifest.parent)
-        checks = [file_check(case, path_of(case, manifest.parent, folder)) for case in cases]
-        checks += [vector_check(vector) for vector in vectors]
-        counts = Counter(check.kind for check in checks)
+        checks = [file_check(c, path_of(c, manifest.parent, folder)) for c in cases if chosen(c["id"])]
+        checks += [vector_check(vector) for vector in vectors if chosen(vector["id"])]
+        counts = Counter([*(case["verdict"] for case in cases), *["vectors"] * len(vectors)])
         declared = {kind: content["counts"][kind] for kind in KINDS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenManifest(f"{manifest}: {type(error).__name__}: {error}") from None
@@ -700,12 +722,18 @@ def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
         raise BrokenManifest(f"{manifest} is of format {content['format']}; this runner knows {FORMAT}")
     if declared != {kind: counts[kind] for kind in KINDS}:
         raise BrokenManifest(f"{manifest} says {declared}, and holds {dict(counts)}")
-    checks += made_checks(folder, base)
-    twice = [one for one, count in Counter(check.id for check in checks).items() if count > 1]
+    made = list(made_checks(folder, base))
+    ids = [*(case["id"] for case in (*cases, *vectors)), *(check.id for check in made)]
+    twice = [one for one, count in Counter(ids).items() if count > 1]
     if twice:
         raise BrokenManifest(f"{manifest}: the id {twice[0]!r} stands there twice")
-    chosen = [c for c in checks if not only or any(fnmatch.fnmatchcase(c.id, pattern) for pattern in only)]
-    return Suite(chosen, declared, content["format"], len(chosen) == len(checks))
+    checks += [check for check in made if chosen(check.id)]
+    return Suite(checks, declared, content["format"], len(checks) == len(ids))
+
+
+def is_chosen(name: str, only: Sequence[str]) -> bool:
+    """True for a case whose id is like one of *only*, if there are any."""
+    return not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only)
 
 
 def small_file(cases: list[dict[str, Any]], root: Path) -> Path | None:
