@@ -180,7 +180,7 @@ def test_every_clause_has_cases() -> None:
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_verdict_of_the_package(chapter: str) -> None:
-    """The package names the clause of each case, and no other one."""
+    """The package names the clause of each case, and no other one (VERIFY-1)."""
     for case in in_chapter(CASES, chapter):
         report = verify_file(FIXTURES / case["file"])
         found = {finding.clause for finding in report.findings}
