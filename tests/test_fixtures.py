@@ -147,6 +147,12 @@ def test_files_are_small() -> None:
     assert {name for name in large if not name.startswith(tuple(LARGE))} == set()
 
 
+def test_every_cve_is_of_a_class() -> None:
+    """Each CVE that is described is named by a class of faults."""
+    used = {cve for fault in make_fixtures.FAULTS for cve in fault.cves}
+    assert used == make_fixtures.CVES.keys()
+
+
 def test_every_class_of_faults_has_cases() -> None:
     """Each class of the checklist has cases, each case a class, and notes are those classes."""
     used = Counter(flag for case in CASES for flag in case["flags"])

@@ -59,7 +59,27 @@ class Fault(NamedTuple):
     cves: tuple[str, ...] = ()
 
 
-GGUF = ("CVE-2024-21802", "CVE-2024-21825", "CVE-2024-21836", "CVE-2024-23496", "CVE-2024-23605")
+CVES = {  # what the bug was, and where number and kind were confirmed
+    "CVE-2000-0884": "IIS checked a path, then decoded overlong UTF-8 in it (the vendor's bulletin)",
+    "CVE-2007-4559": "Python's tarfile wrote members named ../x (reports to the projects that it concerned)",
+    "CVE-2017-12635": "CouchDB's two JSON parsers took different values of a key (the project's advisory)",
+    "CVE-2020-5234": "MessagePack for C# overflowed its stack (the project's advisory)",
+    "CVE-2021-25743": "kubectl wrote control sequences to the terminal (the project's issue and its fix)",
+    "CVE-2021-42574": "source code was shown in another order than compiled (a note to all vendors)",
+    "CVE-2024-21802": "llama.cpp: more dimensions than the array for them has (the finders' report)",
+    "CVE-2024-21825": "llama.cpp: the length of a string or array wrapped (the finders' report)",
+    "CVE-2024-21836": "llama.cpp: memory for the claimed number of tensors wrapped (the finders' report)",
+    "CVE-2024-23496": "llama.cpp: the length of a string wrapped (the finders' report)",
+    "CVE-2024-23605": "llama.cpp: memory for the claimed number of keys wrapped (the finders' report)",
+    "CVE-2024-48924": "MessagePack for C# overflowed its stack once more (the project's advisory)",
+    "CVE-2025-53630": "llama.cpp: the sum of the sizes of tensors wrapped (the project's advisory)",
+    "CVE-2026-7482": "Ollama read tensors that were said to lie beyond the file's end (the finders' report)",
+    "CVE-2026-21452": "msgpack-java allocated what an ext claimed (reports of projects that use it)",
+    "CVE-2026-27940": "llama.cpp: a way around the fix of CVE-2025-53630 (the project's advisory)",
+    "CVE-2026-33298": "llama.cpp: elements times bytes an element wrapped (the project's advisory)",
+    "CVE-2026-90472": "msgpack-java overflowed its stack (the project's issue)",
+    "CVE-2026-90473": "msgpack-java: twice the count of a map32 wrapped (the project's issue)",
+}
 FAULTS = [  # the checklist, in its order; each class has cases, which a test proves
     # Preamble
     Fault(
@@ -119,7 +139,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "header size 0, beyond the file, at the limit and above",
         "Allocates by a number from the file, or wraps.",
         "preamble/header-size-* preamble/a-header-*",
-        GGUF,
+        ("CVE-2024-21825", "CVE-2024-23496"),
     ),
     Fault(
         "header-digest",
@@ -169,7 +189,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "type confusion",
         "0xC1; ext, timestamp; nil, bool, float, negative numbers for integers",
         "True counts as 1, or a parser's object reaches the caller.",
-        "messagepack/*-for-an-integer messagepack/first-byte-* "
+        "messagepack/*-for-an-integer messagepack/first-byte-* messagepack/minus-* "
         "messagepack/*-for-the-depth messagepack/header-[cdf][0-9a-f] "
         "messagepack/key-[cdf][0-9a-f] messagepack/name-[cdf][0-9a-f] messagepack/kind-* "
         "messagepack/codebook-* messagepack/shape-* order/nil-*",
@@ -181,7 +201,14 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "Allocates by a number from the file.",
         "messagepack/*-of-4-gi* order/a-bin-cut-off* order/an-array32-* order/a-map32-* "
         "order/claim-4294967295-*",
-        GGUF,
+        (
+            "CVE-2024-21825",
+            "CVE-2024-21836",
+            "CVE-2024-23496",
+            "CVE-2024-23605",
+            "CVE-2026-21452",
+            "CVE-2026-90473",
+        ),
     ),
     Fault(
         "nesting",
@@ -190,7 +217,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "The stack overflows.",
         "messagepack/arrays-* messagepack/maps-*-deep messagepack/empty-array-* "
         "order/arrays-nested-* limits/arrays-nested-*",
-        ("CVE-2020-5234",),
+        ("CVE-2020-5234", "CVE-2024-48924", "CVE-2026-90472"),
     ),
     Fault(
         "key-type",
@@ -278,6 +305,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "C0, C1, DEL, ESC; a verifier's report forged by a name",
         "A name acts on a terminal or forges a line.",
         "names/*-u-00[0189]* names/*-u-007f names/name-forges-*",
+        ("CVE-2021-25743",),
     ),
     Fault(
         "bidi",
@@ -308,6 +336,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "shards wait for shards)",
         "A path is made of a name unchecked.",
         "names/name-like-a-path-* limits/names-that-would-*",
+        ("CVE-2007-4559",),
     ),
     Fault(
         "directory-order",
@@ -340,7 +369,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "A small buffer for a large tensor.",
         "tensors/raw-shape-* tensors/a-shape-beyond-* tensors/trit-shape-* tensors/a-*-tensor-of-shape-* "
         "layout/claim-product layout/claim-elements*",
-        GGUF,
+        ("CVE-2026-33298",),
     ),
     Fault(
         "padded-rows",
@@ -362,13 +391,15 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "running sum wraps though each size fits",
         "The file seems as long as it should be.",
         "layout/*running-sum*",
+        ("CVE-2025-53630", "CVE-2026-27940"),
     ),
     Fault(
         "claim",
         "size that lies",
         "an exabyte claimed by 200 bytes, refused by the header alone",
         "Allocates by a number from the file.",
-        "layout/claim-* layout/a-claim-* order/claim-*",
+        "layout/claim-* layout/a-claim-* order/claim-* tensors/*-shape-1152921504606846976",
+        ("CVE-2026-7482",),
     ),
     Fault(
         "group-size",
@@ -890,7 +921,12 @@ def manifest(cases: list[Case]) -> Json:
         "format": FORMAT,
         "counts": counts | {"vectors": len(vectors)},
         "notes": {
-            f.flag: {"kind": f.kind, "description": f.words, "effect": f.effect, "cves": list(f.cves)}
+            f.flag: {
+                "kind": f.kind,
+                "description": f.words,
+                "effect": f.effect,
+                "cves": {cve: CVES[cve] for cve in f.cves},
+            }
             for f in FAULTS
         },
         "cases": [of_case(case) for case in cases],
