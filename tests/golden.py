@@ -865,7 +865,8 @@ def _forms() -> Made:
             entry_changed("shape", shape, raw),
         )
         if 0 not in shape:
-            yield "SHAPE-2", f"trit-shape-{name}", "likewise", entry_changed("shape", shape)
+            why = f"a trit tensor of {math.prod(shape)} weights"
+            yield "SHAPE-2", f"trit-shape-{name}", why, entry_changed("shape", shape)
 
 
 def _codebook() -> Made:
@@ -988,10 +989,11 @@ def _layout() -> Made:
         yield (
             "LAY-4",
             f"{name}-after-the-end",
-            f"{name} after the end, with its size",
+            f"{name.replace('-', ' ')} after the end, with its size",
             with_length(EMPTY + tail),
         )
-        yield "PRE-6", f"{name}-after-the-end-unsaid", f"{name} after the end", EMPTY + tail
+        why = f"{name.replace('-', ' ')} after the end"
+        yield "PRE-6", f"{name}-after-the-end-unsaid", why, EMPTY + tail
     for missing in (2, 32):
         yield (
             "LAY-4",

@@ -159,9 +159,11 @@ def test_every_class_of_faults_has_cases() -> None:
     assert list(MANIFEST["notes"]) == [fault.flag for fault in make_fixtures.FAULTS]
     assert used.keys() == MANIFEST["notes"].keys()
     for fault in make_fixtures.FAULTS:
+        flagged = [case for case in CASES if fault.flag in case["flags"]]
+        assert {case["clause"] for case in flagged} - {None} == set(fault.named.split()), fault.flag
         for pattern in fault.patterns.split():
-            found = [c for c in CASES if fnmatch.fnmatchcase(c["id"], pattern)]
-            assert found, f"no case is like {pattern}"
+            found = [case for case in flagged if fnmatch.fnmatchcase(case["id"], pattern)]
+            assert found, f"no case of {fault.flag} is like {pattern}"
 
 
 # Verdicts, by both

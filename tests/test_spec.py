@@ -241,13 +241,13 @@ def dumped(name: str) -> bytes:
 
 
 def test_appendices_are_generated() -> None:
-    """The dumps in SPEC.md are what the package writes; if not, run python tools/spec_appendix.py --write."""
+    """What a program put into SPEC.md is what it gives; if not, run python tools/spec_appendix.py --write."""
     command = [sys.executable, str(ROOT / "tools" / "spec_appendix.py")]
     shown = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     marked = re.findall(
         r"^<!-- appendix .*? -->\n(.*?)\n<!-- end of appendix . -->", SPEC, re.MULTILINE | re.DOTALL
     )
-    assert len(marked) == 2
+    assert len(marked) == 5
     assert "\n\n".join(marked) + "\n" == shown
 
 
@@ -278,3 +278,54 @@ def test_appendix_b() -> None:
     assert (bias.shape, bias.dtype, np.frombuffer(bias.data, "<f4").tolist()) == ([3], "F32", [0.5, -2, 3])
     shown = "\n".join(" ".join(f"{level:2}" for level in row) for row in levels)
     assert f"```text\n{shown}\n```" in SPEC
+
+
+def marked(name: str) -> str:
+    """What a program put into an appendix."""
+    return SPEC[SPEC.index(f"<!-- appendix {name}: ") : SPEC.index(f"<!-- end of appendix {name} -->")]
+
+
+def test_appendix_e() -> None:
+    """Each of 243 pairs of bytes stands where its five trits are; TQ1_0's gives them by ggml's rule.
+
+    That rule takes no ceiling: multiply by 3 in 8 bits, and take what a third multiplication carries out.
+    """
+    value = {"-": -1, "0": 0, "+": 1}
+    heading, *lines = marked("E").splitlines()[2:-1]
+    seen = {}
+    for line in lines:
+        label, *cells = line.split()
+        pairs = list(zip(cells[::2], cells[1::2], strict=True))
+        for first, (ours, theirs) in zip(heading.split(), pairs, strict=True):
+            trits = [value[sign] for sign in first + label.removeprefix("..")]
+            assert independent.unpack(bytes.fromhex(ours), 5, 1) == [[t] for t in trits]
+            byte = int(theirs, 16)
+            assert [(byte * 3**i % 256 * 3 >> 8) - 1 for i in range(5)] == trits
+            seen[ours] = theirs
+    assert len(seen) == len(set(seen.values())) == 243
+
+
+def test_appendix_f() -> None:
+    """The registry has every requirement once, in order, and says where it stands."""
+    rows = re.findall(r"^\| ([A-Z]+-[0-9]+) \| ([0-9.]+) \|", marked("F"), re.MULTILINE)
+    assert rows == [(clause, requirement.section) for clause, requirement in REQUIREMENTS.items()]
+
+
+def test_appendix_g() -> None:
+    """Each malformed value that is listed, put into a header, is refused for its requirement."""
+    places = {  # a header of version 1.1 with the value in it
+        "MP-1": lambda value: b"\x81\xa1x" + value,
+        "MP-2": lambda value: b"\x81\xa1x" + value,
+        "MP-3": lambda value: b"\x81" + value + b"\x00",
+        "MP-4": lambda value: b"\x81\xa1x" + bytes([0xA0 + len(value)]) + value,
+    }
+    block = marked("G").partition("```text\n")[2].replace("\n      ", " ")
+    tried = 0
+    for clause, values in re.findall(r"^(MP-[0-9])  [a-z ]+: (.*)$", block, re.MULTILINE):
+        for value in values.split(", "):
+            data = places[clause](bytes.fromhex(value))
+            with pytest.raises(TritError) as caught:
+                canonical.Cursor(data).skip(1)
+            assert caught.value.clause == clause, value
+            tried += 1
+    assert tried > 30
