@@ -484,8 +484,9 @@ def caught_by(testee: ModuleType, checks: Sequence[conform.Check], clause: str =
     """
     mutant = Mutant(testee)
     at_level_2 = [check for check in checks if 2 in check.levels]
-    at_level_2.sort(key=lambda check: (check.clause != clause, check.kind == "made", len(check.id)))
-    for check in at_level_2:
+    own = sorted((check for check in at_level_2 if check.clause == clause), key=lambda check: len(check.id))
+    others = sorted((check for check in at_level_2 if check.clause != clause), key=lambda c: c.kind == "made")
+    for check in [*own, *others]:
         try:
             check.levels[2](mutant)
         except (conform.Mismatch, conform.Skipped, conform.Crash):  # noqa: PERF203  # the first one
