@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -105,6 +106,16 @@ def test_a_known_failure_is_expected_and_its_pass_is_not(tmp_path: Path) -> None
     done = run(PYTHON, *options)
     assert done.status == 1
     assert "passes, but is a known failure" in done.output
+
+
+def test_the_page_names_cases(suite: conform.Suite) -> None:
+    """Each pattern that docs/implementing.md gives to --only is that of some case."""
+    page = (ROOT / "docs" / "implementing.md").read_text("utf-8")
+    patterns = re.findall(r"--only '([^']+)'", page)
+    assert len(patterns) > 20
+    for pattern in patterns:
+        assert any(conform.is_chosen(c.id, c.clause, only=[pattern]) for c in suite.checks), pattern
+    assert f"each of {sum(suite.declared.values()) - suite.declared['vectors']:,} files" in page
 
 
 SITES = [site for site in mutants.sites() if site.key not in mutants.EXEMPT]

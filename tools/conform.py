@@ -6,11 +6,12 @@ Without --level, both are run, and a case passes that passes at both. Standard e
 
 examples:
   python tools/conform.py --testee "python tools/testee.py"
-  python tools/conform.py --testee ports/c/build/trit --level 1 --only 'preamble/*'
+  python tools/conform.py --testee ports/c/build/trit --level 1 --only 'PRE-*' --only 'made/fifo'
   python tools/conform.py --testee "node ports/js/main.js" --memory 0 --known js.txt --report js.json
 
 --known names a file of failures that are expected, an id a line, # before a comment. One that passes is a
-failure, too. --only can be given several times; its pattern matches ids with * and ?.
+failure, too. --only can be given several times; its pattern, with * and ?, is for the ids of cases or for
+the requirements that they break.
 
 --memory bounds the address space of each process (ulimit -v, where there is a /bin/sh; not RLIMIT_AS set
 between fork and exec, since that is not safe beside threads). Address space is more than memory in use: Node
@@ -481,21 +482,18 @@ def made_header(entries: bytes = b"\x90", minor: int = 0, extra: bytes = b"") ->
     return (b"\x84" if extra else b"\x83") + pairs + (b"\xa1x" + extra if extra else b"")
 
 
-def write_nested(path: Path, depth: int = NESTING) -> None:
-    """A file of version 1.1 with arrays nested *depth* deep."""
-    path.write_bytes(made_file(made_header(minor=1, extra=b"\x91" * (depth - 1) + b"\x90"), minor=1))
+def write_nested(path: Path) -> None:
+    """A file of version 1.1 with arrays nested 100,000 deep."""
+    path.write_bytes(made_file(made_header(minor=1, extra=b"\x91" * (NESTING - 1) + b"\x90"), minor=1))
 
 
-def write_sparse(path: Path, size: int = TERABYTE, left: int = 0) -> None:
-    """A sparse file of *size* bytes, in which one tensor takes all after the header but *left*."""
+def write_sparse(path: Path, left: int = 0) -> None:
+    """A sparse file of a terabyte, in which one tensor takes all after the header but *left*."""
     entry = b"\x91\x85\xa5dtype\xa2U8\xa4kind\xa3raw\xa4name\xa1a\xa6sha256\xc4\x20" + bytes(32)
     entry += b"\xa5shape\x91\xcf"
-    elements = size - left - len(made_file(made_header(entry + bytes(8))))
-    path.write_bytes(made_file(made_header(entry + elements.to_bytes(8, "big")), size=size))
-    os.truncate(path, size)
-
-
-RECIPES: dict[str, Callable[..., None]] = {"nested": write_nested, "sparse": write_sparse}
+    elements = TERABYTE - left - len(made_file(made_header(entry + bytes(8))))
+    path.write_bytes(made_file(made_header(entry + elements.to_bytes(8, "big")), size=TERABYTE))
+    os.truncate(path, TERABYTE)
 
 
 def made_checks(folder: Path, base: Path | None) -> Iterator[Check]:
@@ -712,7 +710,11 @@ def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
         content = json.loads(manifest.read_bytes())
         cases, vectors = content["cases"], content["vectors"]
         base: Path | None = small_file(cases, manifest.parent)
-        checks = [file_check(c, path_of(c, manifest.parent, folder)) for c in cases if chosen(c["id"])]
+        checks = [
+            file_check(case, path_of(case, manifest.parent))
+            for case in cases
+            if chosen(case["id"], case["clause"])
+        ]
         checks += [vector_check(vector) for vector in vectors if chosen(vector["id"])]
         counts = Counter([*(case["verdict"] for case in cases), *["vectors"] * len(vectors)])
         declared = {kind: content["counts"][kind] for kind in KINDS}
@@ -731,9 +733,10 @@ def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
     return Suite(checks, declared, content["format"], len(checks) == len(ids))
 
 
-def is_chosen(name: str, only: Sequence[str]) -> bool:
-    """True for a case whose id is like one of *only*, if there are any."""
-    return not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only)
+def is_chosen(name: str, clause: str | None = None, *, only: Sequence[str]) -> bool:
+    """True for a case whose id, or the requirement that it breaks, is like one of *only*, if it has any."""
+    names = [name, clause or name]
+    return not only or any(fnmatch.fnmatchcase(one, pattern) for one in names for pattern in only)
 
 
 def small_file(cases: list[dict[str, Any]], root: Path) -> Path | None:
@@ -746,13 +749,8 @@ def small_file(cases: list[dict[str, Any]], root: Path) -> Path | None:
     return min(trit, key=lambda path: path.stat().st_size, default=None)
 
 
-def path_of(case: dict[str, Any], root: Path, folder: Path) -> Path:
-    """The file of a case, proved to be the one that is meant, or made."""
-    if "made" in case:
-        options = dict(case["made"])
-        path = folder / (str(case["id"]).replace("/", "-") + ".trit")
-        RECIPES[options.pop("recipe")](path, **options)
-        return path
+def path_of(case: dict[str, Any], root: Path) -> Path:
+    """The file of a case, proved to be the one that is meant."""
     path = (root / str(case["file"])).resolve()
     if hashlib.sha256(path.read_bytes()).hexdigest() != case["sha256"]:
         raise ValueError(f"{case['file']} is not the file of the manifest; was it changed in transfer?")
@@ -934,7 +932,13 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--level", type=int, choices=(1, 2), help="run only this level")
     parser.add_argument("--known", metavar="FILE", help="ids of the failures that are expected")
     parser.add_argument("--report", metavar="FILE", help="write a report in JSON")
-    parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="ids of the cases to run")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="ids, or requirements, of the cases to run",
+    )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at level 1; 2")
     parser.add_argument("--timeout", type=float, default=5, metavar="S", help="seconds an answer; 5")
     parser.add_argument("--memory", type=size_in_bytes, default="512M", metavar="SIZE", help="512M; 0: any")

@@ -681,13 +681,6 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "",
     ),
 ]
-NOT_IN_FILES = {  # what the checklist has besides, and why no case here can show it
-    "shards and their index": "SPEC.md 1.0 does not define them",
-    "file truncated while read, replaced by rename, EIO": "no matter of a file's bytes; tests/test_reader.py",
-    "FIFO, device, directory; sparse file of 1 TB": "tools/conform.py makes them when it runs",
-    "python -O, sizes in NumPy's integers": "a matter of one implementation; its own tests",
-    "non-UTF-8 terminal; saving over the file being read": "a matter of tools; test_cli.py, test_writer.py",
-}
 
 
 # Cases
