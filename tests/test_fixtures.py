@@ -100,8 +100,10 @@ def test_counts_are_those_declared() -> None:
     assert len(VALID) >= 300
 
 
-def test_the_page_has_the_counts() -> None:
-    """docs/fixtures.md gives the counts of the manifest."""
+def test_the_pages_have_the_counts() -> None:
+    """docs/fixtures.md, README.md and CHANGELOG.md give the counts of the manifest."""
+    for name in ("README.md", "CHANGELOG.md"):
+        assert f"{len(CASES):,} golden files" in (ROOT / name).read_text("utf-8")
     page = (ROOT / "docs/fixtures.md").read_text("utf-8")
     counts = MANIFEST["counts"]
     assert f"{counts['valid']} valid ones, {counts['invalid']:,} that break" in page
