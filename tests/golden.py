@@ -403,6 +403,14 @@ def _messagepack() -> Made:
     )
     yield "MP-1", "int8-for-the-depth", "a positive number as int 8", _for_depth(b"\xd0\x01")
     yield "MP-1", "timestamp-for-the-depth", "a timestamp", _for_depth(b"\xd6\xff\0\0\0\x01")
+    for name, value in {"minus-1": b"\xff", "minus-2-63": b"\xd3\x80" + bytes(7)}.items():
+        for key, head in {"shape": b"\x91", "shift": b"", "group_size": b"", "depth": b""}.items():
+            yield (
+                "MP-1",
+                f"{name}-in-{key.replace('_', '-')}",
+                f"a negative number in {key}",
+                in_header(_field(key), dumps(key) + head + value),
+            )
     for name, byte in {"str32": 0xDB, "bin32": 0xC6, "array32": 0xDD, "map32": 0xDF}.items():
         yield (
             "MP-5",
@@ -838,7 +846,15 @@ def _forms() -> Made:
             data = entry_changed("shape", [1] * rank, tensors)
             if rank != 9:  # damaged.py has that
                 yield "SHAPE-1", f"{kind}-rank-{rank}", f"rank {rank}", data
-    wraps = [[2**16] * 4, [2**32, 2**32 + 1], [2**31, 2**33, 3], [2**62, 4, 3], [2**48, 2], [3, 2**63 + 1]]
+    wraps = [
+        [2**60],
+        [2**16] * 4,
+        [2**32, 2**32 + 1],
+        [2**31, 2**33, 3],
+        [2**62, 4, 3],
+        [2**48, 2],
+        [3, 2**63 + 1],
+    ]
     wraps += [[6700417, 641, 2**17], [2**63], [2**64 - 1], [2**48 + 1, 0], [0, 2**64 - 1, 2**64 - 1]]
     for shape in wraps:
         name = "x".join(map(str, shape))
@@ -849,7 +865,8 @@ def _forms() -> Made:
             entry_changed("shape", shape, raw),
         )
         if 0 not in shape:
-            yield "SHAPE-2", f"trit-shape-{name}", "likewise", entry_changed("shape", shape)
+            why = f"a trit tensor of {math.prod(shape)} weights"
+            yield "SHAPE-2", f"trit-shape-{name}", why, entry_changed("shape", shape)
 
 
 def _codebook() -> Made:
@@ -972,10 +989,11 @@ def _layout() -> Made:
         yield (
             "LAY-4",
             f"{name}-after-the-end",
-            f"{name} after the end, with its size",
+            f"{name.replace('-', ' ')} after the end, with its size",
             with_length(EMPTY + tail),
         )
-        yield "PRE-6", f"{name}-after-the-end-unsaid", f"{name} after the end", EMPTY + tail
+        why = f"{name.replace('-', ' ')} after the end"
+        yield "PRE-6", f"{name}-after-the-end-unsaid", why, EMPTY + tail
     for missing in (2, 32):
         yield (
             "LAY-4",
@@ -1207,8 +1225,8 @@ def _digests() -> Made:
     )
 
 
-def _limits_alone() -> Made:
-    """Counts are too great by themselves, "even where the header has no room for so much"."""
+def _cut_off() -> Made:
+    """Counts of entries and metadata are too great alone; in an entry, what is missing comes first."""
     end = 2**32 - 1
     for count in (2**20 + 1, 2**31, end):
         head = b"\x83\xa8metadata\x80\xa7tensors" + dumps_head(list, count)
@@ -1216,6 +1234,18 @@ def _limits_alone() -> Made:
     for count in (1025, 65536, end):
         head = b"\x83\xa8metadata" + dumps_head(dict, count)
         yield "HDR-5", f"claim-{count}-pairs", f"{count} pairs claimed, cut off", seal(head, [])
+    entry = dumps(parts_of(ONE, {})[0]["tensors"][0])
+    beyond = {  # a limit of SPEC 6.4, and what goes beyond it
+        "codebook": dumps_head(bytes, 109),
+        "name": dumps_head(str, 513),
+        "sha256": dumps_head(list, 8) + dumps_head(bytes, 32),
+        "shape": dumps_head(list, 2**32 - 1) + b"\x01",
+    }
+    for key, value in beyond.items():
+        before = entry[: entry.index(dumps(key)) + len(dumps(key))]
+        head = b"\x83\xa8metadata\x80\xa7tensors" + dumps_head(list, 1) + before + value
+        why = f"a {key} that is too long, and cut off: an entry is read to its end before its values count"
+        yield "MP-5", f"entry-cut-off-in-its-{key}", why, seal(head, [])
 
 
 CHAPTERS: dict[str, Callable[[], Made]] = {
@@ -1230,5 +1260,5 @@ CHAPTERS: dict[str, Callable[[], Made]] = {
     "layout": _layout,
     "packing": _packing,
     "digests": _digests,
-    SEVERAL: _limits_alone,
+    SEVERAL: _cut_off,
 }

@@ -491,7 +491,7 @@ def test_other_dtypes_are_refused(dtype: Any) -> None:
     [("F32", "F16", 65520), ("BF16", "F16", 65520), ("F32", "F16", 2**127), ("F32", "BF16", 2**119 * 511)],
 )
 def test_a_dtype_that_would_overflow_is_refused(own: str, narrower: str, step: int) -> None:
-    """Where the form's largest value would be infinite in the dtype asked for, nothing is decoded (CB-5).
+    """Where the form's largest value would be infinite in the dtype asked for, nothing is decoded (TEN-10).
 
     That is so whatever the levels are: the same call on the same kind of tensor never depends on its values.
     """
@@ -511,7 +511,7 @@ def test_a_dtype_that_would_overflow_is_refused(own: str, narrower: str, step: i
 
 @pytest.mark.parametrize(("depth", "to"), [(d, e) for d in range(1, 5) for e in range(1, d + 1)])
 def test_truncation_rounds_correctly(depth: int, to: int) -> None:
-    """Cut to d' planes, every level becomes the integer nearest to k / 3^(d-d'); the shift makes up."""
+    """Cut to d' planes, levels become the nearest integers to k / 3^(d-d'); the shift makes up (TEN-9)."""
     for shift in range(5 - depth):
         cut = all_values(depth, shift, steps()).truncate(to)
         H = largest(depth)

@@ -62,7 +62,9 @@ def test_the_benchmark_runs() -> None:
     assert "dequantize F32, depth 4" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["bench", "crosscheck", "minilm", "quality", "readme", "spec_appendix"])
+@pytest.mark.parametrize(
+    "name", ["bench", "crosscheck", "minilm", "quality", "readme", "spec_appendix", "traceability"]
+)
 def test_help_is_there(name: str) -> None:
     """Every tool says what it is for."""
     done = tool(name, "--help")

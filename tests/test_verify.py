@@ -369,7 +369,7 @@ def test_the_first_byte_of_a_gap_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("block")
 def test_several_defects_are_all_reported(tmp_path: Path) -> None:
-    """Defects of segments and gaps are reported each on its own, in the order of the file."""
+    """Defects of segments and gaps are reported each with its place, in the order of the file (VERIFY-2)."""
     mask, code, weight = segment_of(LARGE, "mask"), segment_of(LARGE, "pair", 1), segment_of(LARGE, "trit", 5)
     wrong = LARGE
     for at, value in (

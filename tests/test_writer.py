@@ -428,6 +428,27 @@ def test_the_name_appears_last(tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == ["new.trit"]
 
 
+def test_a_file_is_flushed_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole file, under another name in the same folder, is flushed, and then renamed (WRITE-3)."""
+    final, steps = tmp_path / "new.trit", []
+    fsync, replace = os.fsync, os.replace
+
+    def flushed(descriptor: int) -> None:
+        steps.append(("flush", os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    def renamed(old: Path, new: Path) -> None:
+        steps.append(("rename", old.stat().st_ino, old.stat().st_size))
+        assert (old.parent, new) == (tmp_path, final)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    save_file(TENSORS, final)
+    whole = (final.stat().st_ino, final.stat().st_size)
+    assert steps[:2] == [("flush", *whole), ("rename", *whole)]
+
+
 def full(*_: object) -> None:
     """What a full disk does."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

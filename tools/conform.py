@@ -6,11 +6,12 @@ Without --level, both are run, and a case passes that passes at both. Standard e
 
 examples:
   python tools/conform.py --testee "python tools/testee.py"
-  python tools/conform.py --testee ports/c/build/trit --level 1 --only 'preamble/*'
+  python tools/conform.py --testee ports/c/build/trit --level 1 --only 'PRE-*' --only 'made/fifo'
   python tools/conform.py --testee "node ports/js/main.js" --memory 0 --known js.txt --report js.json
 
 --known names a file of failures that are expected, an id a line, # before a comment. One that passes is a
-failure, too. --only can be given several times; its pattern matches ids with * and ?.
+failure, too. --only can be given several times; its pattern, with * and ?, is for the ids of cases or for
+the requirements that they break.
 
 --memory bounds the address space of each process (ulimit -v, where there is a /bin/sh; not RLIMIT_AS set
 between fork and exec, since that is not safe beside threads). Address space is more than memory in use: Node
@@ -26,7 +27,9 @@ import contextlib
 import fnmatch
 import functools
 import hashlib
+import io
 import json
+import math
 import os
 import shlex
 import signal
@@ -49,6 +52,7 @@ KINDS = ("valid", "invalid", "unsupported", "vectors")  # as in the manifest's c
 STATUSES = {0: "valid", 1: "invalid", 3: "unsupported"}  # of level 1
 NO_VERDICT = 2
 MAX_ANSWER = 64 << 20  # bytes; no right answer is nearly as long
+WATCH = 0.05  # seconds between looks at the clock
 GIVE_UP = 25  # crashes after which the rest of a level is not run
 SHOWN = 40  # failures that are printed; the report has all
 DTYPES = ("F32", "F16", "BF16")
@@ -102,6 +106,8 @@ class Child:
             command = ["/bin/sh", "-c", script, "sh", str(limits.memory >> 10), *command]
         self.limits = limits
         self.late = False
+        self.deadline = math.inf
+        self.ended = threading.Event()
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
@@ -109,16 +115,17 @@ class Child:
             stderr=subprocess.DEVNULL,
             start_new_session=os.name == "posix",
         )
+        # One thread for all answers: one for each would take as long as most answers do.
+        threading.Thread(target=self._watch, daemon=True).start()
 
     @contextlib.contextmanager
     def in_time(self) -> Iterator[None]:
         """Kill the process where what stands inside takes too long: every read then ends."""
-        timer = threading.Timer(self.limits.timeout, self._expire)
-        timer.start()
+        self.deadline = time.monotonic() + self.limits.timeout
         try:
             yield
         finally:
-            timer.cancel()
+            self.deadline = math.inf
 
     def read(self) -> bytes:
         """All that it writes; it is killed where that is more than any answer."""
@@ -169,6 +176,7 @@ class Child:
 
     def close(self) -> None:
         """End it, and let go of its pipes."""
+        self.ended.set()
         self.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -176,9 +184,12 @@ class Child:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
-    def _expire(self) -> None:
-        self.late = True
-        self.kill()
+    def _watch(self) -> None:
+        while not self.ended.wait(WATCH):
+            if time.monotonic() > self.deadline:
+                self.late = True
+                self.kill()
+                return
 
 
 class Testee:
@@ -391,10 +402,11 @@ def check_decoded(testee: Testee, path: Path, decoded: dict[str, Any]) -> None:
             for depth in (None, 1):
                 compare(result, decode(testee, path, tensor, depth, "F32"), decode_name(tensor, depth, "F32"))
             continue
-        for depth in sorted({1, tensor["depth"], MAX_DEPTH, *map(int, tensor["depths"])}):
+        for depth in map(int, tensor["depths"]):
             for dtype in DTYPES:
                 check_values(testee, path, tensor, depth, dtype)
-        check_values(testee, path, tensor, None, tensor["dtype"])
+        for whole in (MAX_DEPTH, None):  # neither is below the tensor's own depth
+            check_values(testee, path, tensor, whole, tensor["dtype"])
 
 
 def check_values(testee: Testee, path: Path, tensor: dict[str, Any], depth: int | None, dtype: str) -> None:
@@ -470,21 +482,18 @@ def made_header(entries: bytes = b"\x90", minor: int = 0, extra: bytes = b"") ->
     return (b"\x84" if extra else b"\x83") + pairs + (b"\xa1x" + extra if extra else b"")
 
 
-def write_nested(path: Path, depth: int = NESTING) -> None:
-    """A file of version 1.1 with arrays nested *depth* deep."""
-    path.write_bytes(made_file(made_header(minor=1, extra=b"\x91" * (depth - 1) + b"\x90"), minor=1))
+def write_nested(path: Path) -> None:
+    """A file of version 1.1 with arrays nested 100,000 deep."""
+    path.write_bytes(made_file(made_header(minor=1, extra=b"\x91" * (NESTING - 1) + b"\x90"), minor=1))
 
 
-def write_sparse(path: Path, size: int = TERABYTE, left: int = 0) -> None:
-    """A sparse file of *size* bytes, in which one tensor takes all after the header but *left*."""
+def write_sparse(path: Path, left: int = 0) -> None:
+    """A sparse file of a terabyte, in which one tensor takes all after the header but *left*."""
     entry = b"\x91\x85\xa5dtype\xa2U8\xa4kind\xa3raw\xa4name\xa1a\xa6sha256\xc4\x20" + bytes(32)
     entry += b"\xa5shape\x91\xcf"
-    elements = size - left - len(made_file(made_header(entry + bytes(8))))
-    path.write_bytes(made_file(made_header(entry + elements.to_bytes(8, "big")), size=size))
-    os.truncate(path, size)
-
-
-RECIPES: dict[str, Callable[..., None]] = {"nested": write_nested, "sparse": write_sparse}
+    elements = TERABYTE - left - len(made_file(made_header(entry + bytes(8))))
+    path.write_bytes(made_file(made_header(entry + elements.to_bytes(8, "big")), size=TERABYTE))
+    os.truncate(path, TERABYTE)
 
 
 def made_checks(folder: Path, base: Path | None) -> Iterator[Check]:
@@ -551,14 +560,18 @@ def damage_checks(base: Path, path: Path) -> Iterator[Check]:
     data = base.read_bytes()
 
     def truncations(testee: Testee) -> None:
-        for size in range(0, len(data), 1 if testee.level == 2 else 61):
-            path.write_bytes(data[:size])
+        path.write_bytes(data)
+        for size in range(len(data) - 1, -1, -1 if testee.level == 2 else -61):
+            os.truncate(path, size)
             check_each(testee, path, {("invalid", "PRE-6" if size >= 64 else "PRE-1")}, f"{size} bytes")
 
     def flips(testee: Testee) -> None:
-        for bit in range(0, 8 * len(data), 1 if testee.level == 2 else 509):
-            path.write_bytes(flipped(data, bit))
-            check_each(testee, path, flip_verdicts(data, bit), f"bit {bit % 8} of byte {bit // 8}")
+        path.write_bytes(data)
+        with path.open("r+b", buffering=0) as file:
+            for bit in range(0, 8 * len(data), 1 if testee.level == 2 else 509):
+                overwrite(file, bit // 8, flipped(data, bit)[bit // 8])
+                check_each(testee, path, flip_verdicts(data, bit), f"bit {bit % 8} of byte {bit // 8}")
+                overwrite(file, bit // 8, data[bit // 8])
 
     why = f"{base.name}, cut off after every byte"
     yield Check("made/every-truncation", "made", why, {1: truncations, 2: truncations})
@@ -570,6 +583,12 @@ def flipped(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
+
+
+def overwrite(file: io.FileIO, at: int, byte: int) -> None:
+    """Put *byte* in its place in a file, which costs less than to write the file anew."""
+    file.seek(at)
+    file.write(bytes([byte]))
 
 
 def flip_verdicts(data: bytes, bit: int) -> set[Verdict]:
@@ -685,14 +704,19 @@ class Suite:
 
 
 def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
-    """All checks of a manifest and those made in *folder*; raises BrokenManifest."""
+    """The checks of a manifest, and those made in *folder*, that *only* asks for; or BrokenManifest."""
+    chosen = functools.partial(is_chosen, only=only)
     try:
         content = json.loads(manifest.read_bytes())
         cases, vectors = content["cases"], content["vectors"]
         base: Path | None = small_file(cases, manifest.parent)
-        checks = [file_check(case, path_of(case, manifest.parent, folder)) for case in cases]
-        checks += [vector_check(vector) for vector in vectors]
-        counts = Counter(check.kind for check in checks)
+        checks = [
+            file_check(case, path_of(case, manifest.parent))
+            for case in cases
+            if chosen(case["id"], case["clause"])
+        ]
+        checks += [vector_check(vector) for vector in vectors if chosen(vector["id"])]
+        counts = Counter([*(case["verdict"] for case in cases), *["vectors"] * len(vectors)])
         declared = {kind: content["counts"][kind] for kind in KINDS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenManifest(f"{manifest}: {type(error).__name__}: {error}") from None
@@ -700,12 +724,19 @@ def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
         raise BrokenManifest(f"{manifest} is of format {content['format']}; this runner knows {FORMAT}")
     if declared != {kind: counts[kind] for kind in KINDS}:
         raise BrokenManifest(f"{manifest} says {declared}, and holds {dict(counts)}")
-    checks += made_checks(folder, base)
-    twice = [one for one, count in Counter(check.id for check in checks).items() if count > 1]
+    made = list(made_checks(folder, base))
+    ids = [*(case["id"] for case in (*cases, *vectors)), *(check.id for check in made)]
+    twice = [one for one, count in Counter(ids).items() if count > 1]
     if twice:
         raise BrokenManifest(f"{manifest}: the id {twice[0]!r} stands there twice")
-    chosen = [c for c in checks if not only or any(fnmatch.fnmatchcase(c.id, pattern) for pattern in only)]
-    return Suite(chosen, declared, content["format"], len(chosen) == len(checks))
+    checks += [check for check in made if chosen(check.id)]
+    return Suite(checks, declared, content["format"], len(checks) == len(ids))
+
+
+def is_chosen(name: str, clause: str | None = None, *, only: Sequence[str]) -> bool:
+    """True for a case whose id, or the requirement that it breaks, is like one of *only*, if it has any."""
+    names = [name, clause or name]
+    return not only or any(fnmatch.fnmatchcase(one, pattern) for one in names for pattern in only)
 
 
 def small_file(cases: list[dict[str, Any]], root: Path) -> Path | None:
@@ -718,13 +749,8 @@ def small_file(cases: list[dict[str, Any]], root: Path) -> Path | None:
     return min(trit, key=lambda path: path.stat().st_size, default=None)
 
 
-def path_of(case: dict[str, Any], root: Path, folder: Path) -> Path:
-    """The file of a case, proved to be the one that is meant, or made."""
-    if "made" in case:
-        options = dict(case["made"])
-        path = folder / (str(case["id"]).replace("/", "-") + ".trit")
-        RECIPES[options.pop("recipe")](path, **options)
-        return path
+def path_of(case: dict[str, Any], root: Path) -> Path:
+    """The file of a case, proved to be the one that is meant."""
     path = (root / str(case["file"])).resolve()
     if hashlib.sha256(path.read_bytes()).hexdigest() != case["sha256"]:
         raise ValueError(f"{case['file']} is not the file of the manifest; was it changed in transfer?")
@@ -906,7 +932,13 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--level", type=int, choices=(1, 2), help="run only this level")
     parser.add_argument("--known", metavar="FILE", help="ids of the failures that are expected")
     parser.add_argument("--report", metavar="FILE", help="write a report in JSON")
-    parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="ids of the cases to run")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="ids, or requirements, of the cases to run",
+    )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at level 1; 2")
     parser.add_argument("--timeout", type=float, default=5, metavar="S", help="seconds an answer; 5")
     parser.add_argument("--memory", type=size_in_bytes, default="512M", metavar="SIZE", help="512M; 0: any")

@@ -56,10 +56,31 @@ class Fault(NamedTuple):
     words: str  # of the checklist
     effect: str
     patterns: str  # with spaces between them
+    named: str  # requirements that its broken files break, with spaces between them
     cves: tuple[str, ...] = ()
 
 
-GGUF = ("CVE-2024-21802", "CVE-2024-21825", "CVE-2024-21836", "CVE-2024-23496", "CVE-2024-23605")
+CVES = {  # what the bug was, and where number and kind were confirmed
+    "CVE-2000-0884": "IIS checked a path, then decoded overlong UTF-8 in it (the vendor's bulletin)",
+    "CVE-2007-4559": "Python's tarfile wrote members named ../x (reports to the projects that it concerned)",
+    "CVE-2017-12635": "CouchDB's two JSON parsers took different values of a key (the project's advisory)",
+    "CVE-2020-5234": "MessagePack for C# overflowed its stack (the project's advisory)",
+    "CVE-2021-25743": "kubectl wrote control sequences to the terminal (the project's issue and its fix)",
+    "CVE-2021-42574": "source code was shown in another order than compiled (a note to all vendors)",
+    "CVE-2024-21802": "llama.cpp: more dimensions than the array for them has (the finders' report)",
+    "CVE-2024-21825": "llama.cpp: the length of a string or array wrapped (the finders' report)",
+    "CVE-2024-21836": "llama.cpp: memory for the claimed number of tensors wrapped (the finders' report)",
+    "CVE-2024-23496": "llama.cpp: the length of a string wrapped (the finders' report)",
+    "CVE-2024-23605": "llama.cpp: memory for the claimed number of keys wrapped (the finders' report)",
+    "CVE-2024-48924": "MessagePack for C# overflowed its stack once more (the project's advisory)",
+    "CVE-2025-53630": "llama.cpp: the sum of the sizes of tensors wrapped (the project's advisory)",
+    "CVE-2026-7482": "Ollama read tensors that were said to lie beyond the file's end (the finders' report)",
+    "CVE-2026-21452": "msgpack-java allocated what an ext claimed (reports of projects that use it)",
+    "CVE-2026-27940": "llama.cpp: a way around the fix of CVE-2025-53630 (the project's advisory)",
+    "CVE-2026-33298": "llama.cpp: elements times bytes an element wrapped (the project's advisory)",
+    "CVE-2026-90472": "msgpack-java overflowed its stack (the project's issue)",
+    "CVE-2026-90473": "msgpack-java: twice the count of a map32 wrapped (the project's issue)",
+}
 FAULTS = [  # the checklist, in its order; each class has cases, which a test proves
     # Preamble
     Fault(
@@ -68,6 +89,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "empty file; every truncation",
         "Reads beyond the end.",
         "preamble/cut-* preamble/an-empty-file preamble/a-file-of-63-* preamble/the-last-byte-*",
+        "PRE-1 PRE-6 PRE-7 LAY-4",
     ),
     Fault(
         "magic",
@@ -75,6 +97,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "each magic byte wrong",
         "Another format is read as this one.",
         "preamble/magic-* preamble/byte-*-of-the-magic",
+        "PRE-2",
     ),
     Fault(
         "text-mode",
@@ -82,6 +105,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "text-mode damage",
         "A transfer as text goes unnoticed.",
         "preamble/text-mode-*",
+        "PRE-1 PRE-2 PRE-3",
     ),
     Fault(
         "byte-order",
@@ -91,6 +115,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "preamble/major-256 preamble/minor-big-endian "
         "preamble/header-size-2233785415175766016 preamble/file-size-9223372036854775808 "
         "codebook/big-endian",
+        "PRE-3 PRE-5 PRE-6 HDR-2 CB-4",
     ),
     Fault(
         "major",
@@ -98,13 +123,15 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "major 0, major + 1",
         "A file of another version is misread or called corrupt.",
         "preamble/major-*",
+        "PRE-3",
     ),
     Fault(
         "newer-minor",
         "version",
-        "minor + 1 is read",
+        "minor + 1 is read; it may add keys and change nothing",
         "A file that only adds keys is refused.",
         "header/minor-* limits/*1-1 limits/a-file-1-65535 versions/*-in-1-1 versions/*-in-a-file-1-1",
+        "PRE-4 NAME-1 ENT-1 ENT-2 ENT-3 CB-1 TEN-1 TEN-2 TEN-3 TEN-4 TEN-5",
     ),
     Fault(
         "reserved-flag",
@@ -112,6 +139,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "each flag bit",
         "A feature that must not be ignored is.",
         "preamble/flag-* preamble/all-flags versions/flag-*",
+        "PRE-4",
     ),
     Fault(
         "header-size",
@@ -119,7 +147,8 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "header size 0, beyond the file, at the limit and above",
         "Allocates by a number from the file, or wraps.",
         "preamble/header-size-* preamble/a-header-*",
-        GGUF,
+        "PRE-5 PRE-7 PRE-8",
+        ("CVE-2024-21825", "CVE-2024-23496"),
     ),
     Fault(
         "header-digest",
@@ -127,6 +156,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "header digest wrong",
         "A damaged header is believed.",
         "preamble/digest-* preamble/a-bit-of-* preamble/header-size-30 preamble/header-size-32",
+        "PRE-8",
     ),
     Fault(
         "file-size",
@@ -134,6 +164,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "file size field too small or large",
         "A shortened or lengthened file is read.",
         "preamble/file-size-* preamble/a-file-said-*",
+        "PRE-6",
     ),
     Fault(
         "renamed",
@@ -141,6 +172,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "another format renamed .trit",
         "Another format is read as this one.",
         "preamble/renamed-*",
+        "PRE-2",
     ),
     # MessagePack
     Fault(
@@ -149,6 +181,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "header truncated at every byte",
         "Reads beyond the end of the header.",
         "messagepack/header-of-31-* messagepack/the-header-cut-* messagepack/a-str-that-claims-*",
+        "MP-5",
     ),
     Fault(
         "trailing",
@@ -156,6 +189,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "trailing bytes",
         "Two readers see two headers.",
         "messagepack/trailing-* messagepack/a-byte-after-* messagepack/the-header-twice",
+        "MP-5",
     ),
     Fault(
         "type",
@@ -163,16 +197,18 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "top object no map; bin for str, str for bin",
         "A value of another type is used.",
         "types/*",
+        "TYPE-1",
     ),
     Fault(
         "unused-type",
         "type confusion",
         "0xC1; ext, timestamp; nil, bool, float, negative numbers for integers",
         "True counts as 1, or a parser's object reaches the caller.",
-        "messagepack/*-for-an-integer messagepack/first-byte-* "
+        "messagepack/*-for-an-integer messagepack/first-byte-* messagepack/minus-* "
         "messagepack/*-for-the-depth messagepack/header-[cdf][0-9a-f] "
         "messagepack/key-[cdf][0-9a-f] messagepack/name-[cdf][0-9a-f] messagepack/kind-* "
         "messagepack/codebook-* messagepack/shape-* order/nil-*",
+        "MP-1",
     ),
     Fault(
         "four-gib",
@@ -181,7 +217,15 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "Allocates by a number from the file.",
         "messagepack/*-of-4-gi* order/a-bin-cut-off* order/an-array32-* order/a-map32-* "
         "order/claim-4294967295-*",
-        GGUF,
+        "MP-5 HDR-4 HDR-5",
+        (
+            "CVE-2024-21825",
+            "CVE-2024-21836",
+            "CVE-2024-23496",
+            "CVE-2024-23605",
+            "CVE-2026-21452",
+            "CVE-2026-90473",
+        ),
     ),
     Fault(
         "nesting",
@@ -190,7 +234,8 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "The stack overflows.",
         "messagepack/arrays-* messagepack/maps-*-deep messagepack/empty-array-* "
         "order/arrays-nested-* limits/arrays-nested-*",
-        ("CVE-2020-5234",),
+        "MP-6",
+        ("CVE-2020-5234", "CVE-2024-48924", "CVE-2026-90472"),
     ),
     Fault(
         "key-type",
@@ -198,6 +243,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "non-string key",
         "Keys of other types hide from checks.",
         "messagepack/the-key-* messagepack/key-[cdf][0-9a-f]",
+        "MP-1 MP-3",
     ),
     Fault(
         "duplicate-key",
@@ -205,6 +251,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "duplicate key, of the same and another width",
         "Two readers see two values.",
         "messagepack/*-twice messagepack/a-key-twice messagepack/key-twice-*",
+        "MP-2 MP-3",
         ("CVE-2017-12635",),
     ),
     # Canonicality
@@ -216,6 +263,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "messagepack/*-in-[1248]-bytes messagepack/the-integer-* messagepack/a-*-with-* "
         "messagepack/an-array-*-with-* messagepack/an-array-with-* "
         "order/a-str-in-a-long-*",
+        "MP-2",
     ),
     Fault(
         "shortest-form",
@@ -224,6 +272,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "A form is not known to a reader.",
         "messagepack/integer-* messagepack/str-* messagepack/bin-* messagepack/array-* "
         "messagepack/map-* limits/a-value-of-*",
+        "",
     ),
     Fault(
         "signed-form",
@@ -231,6 +280,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "signed form of a positive integer",
         "One value has two encodings.",
         "messagepack/d[0-3]-*-for-an-integer messagepack/int8-*",
+        "MP-1",
     ),
     Fault(
         "key-order",
@@ -238,6 +288,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "keys unsorted, or sorted by encoded length",
         "One value has two encodings.",
         "messagepack/header-*-* messagepack/*-entry-*-late messagepack/keys-*",
+        "MP-3",
     ),
     Fault(
         "unknown-key",
@@ -245,6 +296,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "unknown key",
         "What is misspelt or added is ignored.",
         "versions/*-key-* versions/an-unknown-* versions/a-key-* order/*-another-key-*",
+        "VER-1",
     ),
     Fault(
         "missing-key",
@@ -253,6 +305,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "A default takes the place of a value.",
         "header/no-* header/*-misspelt header/an-empty-map entries/*-entry-without-* "
         "versions/no-* order/*-without-its-*",
+        "HDR-1 ENT-1",
     ),
     # Names
     Fault(
@@ -262,6 +315,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "Characters are counted for bytes.",
         "names/*-empty names/*513* names/*512* names/*-characters-of-* limits/names-of-* "
         "limits/a-name-of-256-*",
+        "NAME-1",
     ),
     Fault(
         "utf-8",
@@ -270,6 +324,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "Two spellings of one name pass a check; a decoder throws.",
         "messagepack/name-* messagepack/metadata-* messagepack/*-of-the-bytes-* "
         "order/*-not-utf-8* names/*-u-0000",
+        "MP-4 NAME-2",
         ("CVE-2000-0884",),
     ),
     Fault(
@@ -278,6 +333,8 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "C0, C1, DEL, ESC; a verifier's report forged by a name",
         "A name acts on a terminal or forges a line.",
         "names/*-u-00[0189]* names/*-u-007f names/name-forges-*",
+        "NAME-2",
+        ("CVE-2021-25743",),
     ),
     Fault(
         "bidi",
@@ -285,6 +342,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "U+2028..202E, 2066..2069, FEFF",
         "Text is shown in another order than it stands.",
         "names/*-u-20* names/*-u-feff",
+        "NAME-2",
         ("CVE-2021-42574",),
     ),
     Fault(
@@ -293,6 +351,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "characters beside those that are refused",
         "A name that is allowed is refused.",
         "limits/a-name-with-* names/metadata-key-*",
+        "",
     ),
     Fault(
         "twins",
@@ -300,6 +359,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "NFC, NFD and case twins are accepted",
         "Names are normalised or case is folded.",
         "limits/twins-* header/names-in-the-order-nfc-nfd",
+        "HDR-3",
     ),
     Fault(
         "path",
@@ -308,6 +368,8 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "shards wait for shards)",
         "A path is made of a name unchecked.",
         "names/name-like-a-path-* limits/names-that-would-*",
+        "",
+        ("CVE-2007-4559",),
     ),
     Fault(
         "directory-order",
@@ -315,6 +377,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "names twice; directory unsorted",
         "Two tensors of one name.",
         "header/names-* header/three-names* header/prefix-first limits/names-in-*",
+        "HDR-3",
     ),
     # Shapes
     Fault(
@@ -323,6 +386,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "rank 0 and 9",
         "A fixed array overflows.",
         "tensors/*-rank-* limits/raw-tensors-of-rank-* tensors/a-trit-tensor-of-shape",
+        "SHAPE-1 TEN-1",
         ("CVE-2024-21802",),
     ),
     Fault(
@@ -332,6 +396,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "Division by zero, or a tensor without rows.",
         "tensors/shape-* tensors/a-trit-tensor-of-shape-*0* entries/raw-*-0 "
         "entries/raw-*-3x0x2 limits/an-axis-*",
+        "SHAPE-2 TEN-1",
     ),
     Fault(
         "product",
@@ -340,7 +405,8 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "A small buffer for a large tensor.",
         "tensors/raw-shape-* tensors/a-shape-beyond-* tensors/trit-shape-* tensors/a-*-tensor-of-shape-* "
         "layout/claim-product layout/claim-elements*",
-        GGUF,
+        "SHAPE-2 LAY-4",
+        ("CVE-2026-33298",),
     ),
     Fault(
         "padded-rows",
@@ -348,6 +414,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "product fine and padded rows overflow",
         "A check of the product is passed by the padding.",
         "layout/claim-padded-rows layout/claim-rows",
+        "LAY-4",
     ),
     Fault(
         "align",
@@ -355,6 +422,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "align wraps",
         "Aligned, a large segment has no bytes.",
         "layout/claim-align",
+        "LAY-4",
     ),
     Fault(
         "running-sum",
@@ -362,13 +430,17 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "running sum wraps though each size fits",
         "The file seems as long as it should be.",
         "layout/*running-sum*",
+        "LAY-4 LAY-5",
+        ("CVE-2025-53630", "CVE-2026-27940"),
     ),
     Fault(
         "claim",
         "size that lies",
         "an exabyte claimed by 200 bytes, refused by the header alone",
         "Allocates by a number from the file.",
-        "layout/claim-* layout/a-claim-* order/claim-*",
+        "layout/claim-* layout/a-claim-* order/claim-* tensors/*-shape-1152921504606846976",
+        "HDR-4 HDR-5 SHAPE-2 LAY-4",
+        ("CVE-2026-7482",),
     ),
     Fault(
         "group-size",
@@ -376,6 +448,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "group size 0, 65537, larger than K",
         "Division by zero, or a group of the wrong step.",
         "tensors/group-size-* limits/group-size-* tensors/*-groups-of-*",
+        "TEN-4",
     ),
     Fault(
         "depth",
@@ -383,6 +456,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "depth 0, 5",
         "A plane that is not there is read.",
         "tensors/depth-0 tensors/depth-5 tensors/depth-255 tensors/depth-[0-9][0-9]*",
+        "TEN-2",
     ),
     Fault(
         "shift",
@@ -390,6 +464,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "shift making depth + shift 5, also where the sum wraps",
         "3^shift is not exact, or wraps.",
         "tensors/depth-*-shift-* tensors/depth-2-with-*",
+        "TEN-3",
     ),
     Fault(
         "codebook-size",
@@ -397,6 +472,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "codebook of 26, 28 entries",
         "Reads beyond the codebook.",
         "codebook/*-steps codebook/a-codebook-of-* codebook/binary*",
+        "CB-1",
     ),
     Fault(
         "digest-count",
@@ -404,13 +480,15 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "digest count not 3 + depth; digest of 31, 33 bytes",
         "A segment goes unchecked.",
         "entries/*digest*",
+        "ENT-3",
     ),
     Fault(
         "dtype",
         "limit",
         "dtypes that are not in the table",
         "The size of an element is guessed.",
-        "entries/*dtype* tensors/*dtype* codebook/*-f16",
+        "entries/*dtype* tensors/*dtype*",
+        "RAW-1 TEN-5",
     ),
     Fault(
         "kind",
@@ -418,6 +496,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "kinds of entries that are not in the table",
         "An entry is skipped.",
         "entries/*kind* order/*-another-kind-*",
+        "ENT-2",
     ),
     # Layout
     Fault(
@@ -426,6 +505,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "gap not zero, at each position",
         "Data hide between segments.",
         "layout/gap-* layout/*-gap-byte layout/a-byte-of-*",
+        "LAY-3",
     ),
     Fault(
         "after-the-end",
@@ -433,6 +513,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "bytes after the end: one byte, a whole zip",
         "One file is two formats.",
         "layout/*-after-* preamble/a-block-*",
+        "PRE-6 LAY-4",
     ),
     Fault(
         "padding-missing",
@@ -440,6 +521,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "final padding missing",
         "Reads beyond the end.",
         "layout/*-padding-missing layout/the-last-* preamble/cut-to-*-with-its-size",
+        "LAY-4",
     ),
     Fault(
         "moved",
@@ -448,6 +530,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "Planes of one tensor are read for another.",
         "layout/aligned-* layout/rotated layout/*-the-other-way-round "
         "layout/tensor-by-tensor layout/levels-before-*",
+        "LAY-4 SEG-1",
     ),
     Fault(
         "swapped",
@@ -455,6 +538,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "two segments swapped with and without their digests",
         "Planes of one tensor are read for another.",
         "layout/*-swapped* digests/*swapped* digests/two-code-planes-*",
+        "SEG-1",
     ),
     Fault(
         "segment-digest",
@@ -462,6 +546,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "segment or its digest changed",
         "Damaged weights are used.",
         "digests/*",
+        "SEG-1",
     ),
     # Trits
     Fault(
@@ -470,6 +555,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "each byte 243..255 at first, middle, last position",
         "Decodes to some trits, and two readers see two.",
         "packing/byte-2[45]*-plane-* packing/byte-*-is-*",
+        "PACK-2",
     ),
     Fault(
         "row-padding",
@@ -477,6 +563,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "padding rows of +1, of -1",
         "Data hide in the padding; the bias was forgotten.",
         "packing/*-rows-* packing/the-padding-* packing/zeros-for-* packing/padding-*",
+        "PACK-3",
     ),
     Fault(
         "other-packing",
@@ -484,6 +571,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "digits reversed; TQ1_0 bytes; 2-bit payload labelled base 3",
         "Other weights without an error.",
         "packing/digits-* packing/tq1-0 packing/two-bits-* packing/int8",
+        "PACK-2 PACK-3",
     ),
     Fault(
         "boolean",
@@ -491,6 +579,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "booleans other than 0 and 1",
         "A byte that is neither true nor false.",
         "entries/bool-* entries/the-boolean-*",
+        "RAW-2",
     ),
     # Codebook
     Fault(
@@ -499,6 +588,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "quiet, signalling, negative NaN; infinities",
         "Weights are NaN.",
         "codebook/*nan* codebook/*infinite*",
+        "CB-2",
     ),
     Fault(
         "sign",
@@ -506,6 +596,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "negative steps; +0 and -0",
         "Two codes of one value, or weights of the other sign.",
         "codebook/*zero* codebook/*-step-that-is-0 codebook/*minus-0 codebook/a-negative-*",
+        "CB-2",
     ),
     Fault(
         "subnormal",
@@ -513,6 +604,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "subnormal steps",
         "Hosts that flush them to 0 decode other weights.",
         "codebook/*subnormal*",
+        "CB-2",
     ),
     Fault(
         "step-order",
@@ -520,6 +612,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "equal neighbours; decreasing steps",
         "One weight has two codes.",
         "codebook/step-*-equal codebook/step-*-less codebook/step-*-one-before codebook/the-steps-*",
+        "CB-3",
     ),
     Fault(
         "low-bits",
@@ -527,6 +620,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "low six bits not zero",
         "Products are rounded, and hosts differ.",
         "codebook/*bit-* codebook/all-low-bits codebook/big-endian",
+        "CB-4",
     ),
     Fault(
         "largest-value",
@@ -534,6 +628,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "largest step times H overflowing the tensor's dtype",
         "Weights are infinite.",
         "codebook/*largest-value-* limits/a-largest-value-*",
+        "CB-5",
     ),
     # Valid ones, and what the checklist has no word for
     Fault(
@@ -542,6 +637,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "versions in preamble and header that differ",
         "A bit of the version goes unnoticed.",
         "header/version-* header/minor-*-in-the-preamble preamble/minor-*",
+        "HDR-2",
     ),
     Fault(
         "several",
@@ -549,6 +645,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "several faults in one file",
         "Two readers name two requirements (SPEC 9 says which).",
         "order/*",
+        "MP-1 MP-2 MP-4 MP-5 MP-6 HDR-4 HDR-5 ENT-1 ENT-2 VER-1",
     ),
     Fault(
         "other-limit",
@@ -556,6 +653,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "counts of metadata and tensors around their limits and forms",
         "A limit is off by one.",
         "header/*1-025* header/*-bytes limits/*-pairs limits/*-tensors order/claim-*",
+        "HDR-4 HDR-5 HDR-6",
     ),
     Fault(
         "values",
@@ -564,6 +662,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "Other weights without an error.",
         "tensors/*-groups-of-* tensors/rows-* tensors/every-* packing/byte-* "
         "limits/depth-* limits/the-file-* real/* spec/* tensors/trit-rank-*",
+        "",
     ),
     Fault(
         "raw",
@@ -571,6 +670,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "raw tensors of every dtype",
         "Other elements without an error.",
         "entries/raw-*",
+        "",
     ),
     Fault(
         "real",
@@ -578,15 +678,9 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "real weights, by each method of the reference encoder",
         "What occurs in practice is wrong.",
         "real/*",
+        "",
     ),
 ]
-NOT_IN_FILES = {  # what the checklist has besides, and why no case here can show it
-    "shards and their index": "SPEC.md 1.0 does not define them",
-    "file truncated while read, replaced by rename, EIO": "no matter of a file's bytes; tests/test_reader.py",
-    "FIFO, device, directory; sparse file of 1 TB": "tools/conform.py makes them when it runs",
-    "python -O, sizes in NumPy's integers": "a matter of one implementation; its own tests",
-    "non-UTF-8 terminal; saving over the file being read": "a matter of tools; test_cli.py, test_writer.py",
-}
 
 
 # Cases
@@ -845,10 +939,13 @@ def level_errors() -> Iterator[Json]:
 # The manifest
 
 
-def flags_of(name: str) -> list[str]:
+def flags_of(name: str, clause: str | None) -> list[str]:
     """The flags of a case."""
     return [
-        f.flag for f in FAULTS if any(fnmatch.fnmatchcase(name, pattern) for pattern in f.patterns.split())
+        fault.flag
+        for fault in FAULTS
+        if clause is None or clause in fault.named.split()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in fault.patterns.split())
     ]
 
 
@@ -876,7 +973,7 @@ def of_case(case: Case) -> Json:
         "verdict": verdict_of(case.clause),
         "clause": case.clause,
         "why": case.why,
-        "flags": flags_of(case.id),
+        "flags": flags_of(case.id, case.clause),
         "decoded": values,
     }
 
@@ -890,7 +987,12 @@ def manifest(cases: list[Case]) -> Json:
         "format": FORMAT,
         "counts": counts | {"vectors": len(vectors)},
         "notes": {
-            f.flag: {"kind": f.kind, "description": f.words, "effect": f.effect, "cves": list(f.cves)}
+            f.flag: {
+                "kind": f.kind,
+                "description": f.words,
+                "effect": f.effect,
+                "cves": {cve: CVES[cve] for cve in f.cves},
+            }
             for f in FAULTS
         },
         "cases": [of_case(case) for case in cases],

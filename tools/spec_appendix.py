@@ -1,16 +1,25 @@
-"""Print the files in the appendices of SPEC.md byte by byte, or put them there.
+"""Print what is made by a program in the appendices of SPEC.md, or put it there.
 
-usage: python tools/spec_appendix.py [--write]
+A and B are files byte by byte, E is the table of bytes, F and G are read from fixtures/manifest.json.
+
+usage: python tools/spec_appendix.py            print the appendices
+       python tools/spec_appendix.py --write    put them into SPEC.md
+       python tools/spec_appendix.py --gguf     compare E with what gguf-py packs (pip install '.[bench]')
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from traceability import NO_FILE, Json, Row, load, matrix
 
 from tritcodec import TritTensor, open_file, save_file
 from tritcodec.canonical import Cursor
@@ -131,8 +140,119 @@ def segment_meaning(segment: Segment) -> str:
     return f"{segment.entry.name}: {kind}"
 
 
+# Appendix E
+
+TRITS = (-1, 0, 1)
+SIGNS = {-1: "-", 0: "0", 1: "+"}
+
+
+def packed(trits: tuple[int, ...]) -> int:
+    """The byte of five trits (SPEC 3.1)."""
+    return sum((t + 1) * 3**i for i, t in enumerate(trits))
+
+
+def tq1_0(trits: tuple[int, ...]) -> int:
+    """The byte of five trits in ggml's TQ1_0, where the first is the most significant digit."""
+    v = 0
+    for t in trits:
+        v = 3 * v + t + 1
+    return -(-v * 256 // 243)  # ceil(v * 256 / 243)
+
+
+def byte_table() -> str:
+    """All five trits by the last three, a line, and the first two, a column: our byte and TQ1_0's."""
+    columns = [first[::-1] for first in product(TRITS, repeat=2)]
+    lines = ["       " + "   ".join(f"{signs(first):<5}" for first in columns).rstrip()]
+    for last in (rest[::-1] for rest in product(TRITS, repeat=3)):
+        both = [(packed(first + last), tq1_0(first + last)) for first in columns]
+        lines.append(f"..{signs(last)}  " + "   ".join(f"{ours:02X} {theirs:02X}" for ours, theirs in both))
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def signs(trits: tuple[int, ...]) -> str:
+    """Trits as signs."""
+    return "".join(SIGNS[t] for t in trits)
+
+
+def gguf_packs() -> dict[tuple[int, ...], int]:
+    """The byte of all five trits as gguf-py packs them."""
+    from gguf import GGMLQuantizationType, quants  # an extra
+
+    every = list(product(TRITS, repeat=5))
+    blocks = np.ones((-(-len(every) // 32), 256), np.float32)  # the scale of a block is its largest magnitude
+    for number, trits in enumerate(every):
+        blocks[number // 32, number % 32 : 160 : 32] = trits  # of a block, byte m holds elements m + 32 * n
+    data = quants.quantize(blocks, GGMLQuantizationType.TQ1_0)
+    return {trits: int(data[number // 32, number % 32]) for number, trits in enumerate(every)}
+
+
+def check_gguf() -> int:
+    """Compare; the exit status."""
+    theirs = gguf_packs()
+    wrong = [trits for trits, byte in theirs.items() if byte != tq1_0(trits)]
+    print(f"{len(theirs)} bytes, {len(wrong)} not as gguf-py packs them", *map(signs, wrong))
+    return 1 if wrong else 0
+
+
+# Appendices F and G
+
+
+def registry(rows: list[Row], cases: dict[str, Json]) -> str:
+    """A line a requirement: its section, the verdict on a file that breaks it, and such a file."""
+    lines = ["| requirement | section | verdict | for example |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        requirement = row.requirement
+        if row.broken:
+            case = shortest([cases[name] for name in row.broken])
+            verdict, example = case["verdict"], f"{case['why']}: `{case['id']}`"
+        else:
+            verdict, example = "—", NO_FILE[requirement.id]
+        lines.append(f"| {requirement.id} | {requirement.section} | {verdict} | {example} |")
+    return "\n".join(lines)
+
+
+def shortest(cases: list[Json]) -> Json:
+    """The case that is said in the fewest words."""
+    return min(cases, key=lambda case: (len(case["why"]), case["id"]))
+
+
+def malformed(manifest: Json) -> str:
+    """A line a kind of fault: the requirements that are named, how many files there are, and one of them."""
+    lines = ["| fault | named | files | for example |", "| --- | --- | --- | --- |"]
+    for flag, note in manifest["notes"].items():
+        cases = [case for case in manifest["cases"] if flag in case["flags"] and case["clause"]]
+        if cases:
+            named = ", ".join(sorted({case["clause"] for case in cases}))
+            example = shortest(cases)
+            words = f"{example['why']}: `{example['id']}`"
+            lines.append(f"| {note['description']} | {named} | {len(cases)} | {words} |")
+    return "\n".join(lines)
+
+
+MALFORMED_VALUES = {  # by requirement: what the bytes are, and where a case says them
+    "MP-1": ("for an integer", r"([0-9a-f ]+) for an integer"),
+    "MP-2": ("integers", r"the integer ([0-9a-f ]+)"),
+    "MP-3": ("for a key", r"the key ([0-9a-f ]+)"),
+    "MP-4": ("in a str", r"a value of the bytes ([0-9A-F]+)"),
+}
+
+
+def malformed_values(manifest: Json) -> str:
+    """Bytes that MessagePack has, or might have, and 6.2 does not."""
+    lines = []
+    for clause, (what, pattern) in MALFORMED_VALUES.items():
+        whys = [case["why"] for case in manifest["cases"] if case["clause"] == clause]
+        found = [re.fullmatch(pattern, why) for why in whys]
+        values = sorted({bytes.fromhex(match[1]) for match in found if match})
+        text = ", ".join(value.hex(" ").upper() for value in values)
+        lines += textwrap.wrap(text, 100, initial_indent=f"{clause}  {what}: ", subsequent_indent="      ")
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
 def appendices() -> dict[str, str]:
     """What stands between the markers of each appendix."""
+    sources = load()
+    cases = {case["id"]: case for case in sources.manifest["cases"]}
     with tempfile.TemporaryDirectory() as folder:
         path, tensors = Path(folder) / "x.trit", painted_tensors()
         save_file({}, path)
@@ -142,6 +262,9 @@ def appendices() -> dict[str, str]:
     return {
         "A": f"```text\n{smallest}\n```",
         "B": f"{description(tensors)}\n\n```text\n{two}\n```",
+        "E": byte_table(),
+        "F": registry(matrix(sources), cases),
+        "G": f"{malformed(sources.manifest)}\n\n{malformed_values(sources.manifest)}",
     }
 
 
@@ -158,9 +281,13 @@ def with_appendices(spec: str) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Print the files in the appendices of SPEC.md byte by byte.")
-    parser.add_argument("--write", action="store_true", help="put them into SPEC.md")
-    if parser.parse_args().write:
+    parser = argparse.ArgumentParser(description="Print what is made by a program in SPEC.md.")
+    parser.add_argument("--write", action="store_true", help="put it into SPEC.md")
+    parser.add_argument("--gguf", action="store_true", help="compare appendix E with gguf-py")
+    options = parser.parse_args()
+    if options.gguf:
+        sys.exit(check_gguf())
+    if options.write:
         SPEC.write_text(with_appendices(SPEC.read_text("utf-8")), "utf-8")
     else:
         print("\n\n".join(appendices().values()))

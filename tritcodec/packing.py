@@ -54,6 +54,8 @@ def pack(trits: npt.ArrayLike, axis: int = 0) -> U8:
     if trits.dtype != np.int8:
         raise TritError(f"trits must be int8, not {trits.dtype}")
     axis = _axis(trits, axis)
+    # "A plane of R rows and C columns MUST be packed as ceil(R/5) rows of C bytes, in C order, with
+    # byte[r, j] = sum over i = 0..4 of (t[5r+i, j] + 1) * 3^i."
     packed = np.empty(_resized(trits.shape, axis, packed_rows(trits.shape[axis])), np.uint8)
     for byte_box, box in boxes(trits, axis):
         if byte_box[-1].start == 0:
@@ -82,6 +84,8 @@ def unpack(packed: npt.ArrayLike, size: int, axis: int = 0) -> I8:
     axis = _axis(packed, axis)
     if not is_integer(size) or size < 0:
         raise TritError(f"size must be an integer from 0, not {size!r}")
+    # "A plane of R rows and C columns MUST be packed as ceil(R/5) rows of C bytes, in C order, with
+    # byte[r, j] = sum over i = 0..4 of (t[5r+i, j] + 1) * 3^i."
     if packed.shape[axis] != packed_rows(size):
         message = f"{size} trits take {packed_rows(size)} bytes along axis {axis}, not {packed.shape[axis]}"
         raise TritError(message, clause="PACK-1")

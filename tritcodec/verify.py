@@ -12,7 +12,11 @@ from .reader import PathLike, Source, block_buffer, read_directory, scan
 
 @dataclass(frozen=True)
 class Finding:
-    """One broken requirement: its id, the place (tensor, byte) and what was found there."""
+    """One broken requirement: its id, the place (tensor, byte) and what was found there.
+
+    "A verifier MUST name the requirement, and where it applies the tensor and the offset in the file, of
+    what it finds."
+    """
 
     clause: str
     where: str
@@ -58,6 +62,7 @@ class Report:
 def verify_file(path: PathLike, progress: Callable[[int], object] | None = None) -> Report:
     """Check every requirement of SPEC 2 to 8.1 on a file; gives a Report (SPEC 9).
 
+    "A verifier MUST find valid every file that conforms, and invalid or unsupported every other."
     Streams through the file with a constant amount of memory. *progress* is
     called with counts of bytes that have been checked. Raises OSError where
     the file cannot be read and TritError where it is no regular file or ends
