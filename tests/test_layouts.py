@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import gguf
 import independent
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType, quants
 from helpers import I8, largest, little_memory, painted, painted_levels, refused, same, steps
 from hypothesis import given
 from hypothesis import strategies as st
@@ -203,10 +203,10 @@ def test_ggml_reads_the_same_trits() -> None:
     trits[:, ::256] = 1  # so that the largest magnitude of a block, ggml's scale, is 1
     blocks = layouts.to_tq1_0(tensor(trits, 1), 0)
     whole = np.concatenate([blocks, np.broadcast_to(SCALE, (*blocks.shape[:-1], 2))], axis=-1)
-    kind = gguf.GGMLQuantizationType.TQ1_0
-    read = gguf.quants.dequantize(whole.reshape(len(trits), -1), kind)
+    kind = GGMLQuantizationType.TQ1_0
+    read = quants.dequantize(whole.reshape(len(trits), -1), kind)
     assert np.array_equal(read, trits.astype(np.float32))
-    written = gguf.quants.quantize(trits.astype(np.float32), kind)
+    written = quants.quantize(trits.astype(np.float32), kind)
     assert np.array_equal(written, whole.reshape(len(trits), -1))
     assert np.array_equal(layouts.from_tq1_0(written.reshape(whole.shape)[..., :52], 3 * 256), trits)
 
@@ -218,7 +218,7 @@ def test_ggml_reads_every_byte() -> None:
     blocks[..., :48] = known[:, None, None]
     blocks[..., 48:52] = known[3 * np.arange(243) % 243, None, None]
     blocks[..., 52:] = SCALE
-    read = gguf.quants.dequantize(blocks.reshape(243, 54), gguf.GGMLQuantizationType.TQ1_0)
+    read = quants.dequantize(blocks.reshape(243, 54), GGMLQuantizationType.TQ1_0)
     assert np.array_equal(layouts.from_tq1_0(blocks[..., :52], 256), read)
 
 
@@ -301,8 +301,9 @@ def test_memory_is_output_and_boxes(
 
 
 @both
-def test_padding_is_refused(name: str, depth: int) -> None:
-    """Anything but 0 in any place that pads a row is refused, with its row and column."""
+def test_padding_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, depth: int) -> None:
+    """Anything but 0 in any place that pads a row is refused, with its row and column, in any box."""
+    monkeypatch.setattr(layouts, "BOX_WEIGHTS", 1)
     layout, clause = LAYOUTS[name], {"two-bit": "XL-3", "int4": "XL-6", "tq1_0": "XL-10"}[name]
     for columns in (1, layout.unit - 1, layout.unit + 1, 3 * layout.unit - 1):
         width = -(-columns // layout.unit) * layout.unit
