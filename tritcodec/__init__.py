@@ -1,5 +1,6 @@
 """Balanced-ternary quantised weights: the reference codec of SPEC.md."""
 
+from . import layouts
 from .encode import quantize
 from .errors import TritError
 from .packing import pack, unpack
@@ -17,6 +18,7 @@ __all__ = [
     "TritTensor",
     "TritWriter",
     "join",
+    "layouts",
     "load_file",
     "open_file",
     "pack",
