@@ -2,6 +2,8 @@
 
 from .encode import quantize
 from .errors import TritError
+from .kernel import KernelReport, check_matmul, probe
+from .product import group_dots, matmul
 from .packing import pack, unpack
 from .reader import TritFile, load_file, open_file
 from .tensor import TritTensor
@@ -11,15 +13,20 @@ from .writer import TritWriter, save_file, truncate_file
 
 __all__ = [
     "Finding",
+    "KernelReport",
     "Report",
     "TritError",
     "TritFile",
     "TritTensor",
     "TritWriter",
+    "check_matmul",
+    "group_dots",
     "join",
     "load_file",
+    "matmul",
     "open_file",
     "pack",
+    "probe",
     "quantize",
     "save_file",
     "split",
