@@ -65,7 +65,8 @@ def any_bits(rng: Rng, shape: tuple[int, ...]) -> F32:
 def spread(rng: Rng, shape: tuple[int, ...], exponents: int) -> F32:
     """Numbers of 24 random bits, exponents within ±*exponents*."""
     numbers = rng.integers(1 << 23, 1 << 24, shape) * rng.choice([-1.0, 1.0], shape)
-    return np.ldexp(numbers, rng.integers(-exponents, exponents + 1, shape) - 24).astype(np.float32)
+    spread: F32 = np.ldexp(numbers, rng.integers(-exponents, exponents + 1, shape) - 24).astype(np.float32)
+    return spread
 
 
 def _ordinary(rng: Rng, m: int, n: int, columns: int) -> Problem:

@@ -3,8 +3,8 @@
 from .encode import quantize
 from .errors import TritError
 from .kernel import KernelReport, check_matmul, probe
-from .product import group_dots, matmul
 from .packing import pack, unpack
+from .product import group_dots, matmul
 from .reader import TritFile, load_file, open_file
 from .tensor import TritTensor
 from .trits import join, split

@@ -223,17 +223,17 @@ def _bounds(block: Block, extra: int, inner: Arithmetic, outer: Arithmetic) -> _
     """
     x, w = np.abs(block.x), np.abs(block.w)
     scale = (np.ones(len(x)) if block.scale is None else np.abs(block.scale))[:, None]
+    enlarged = np.maximum(scale, 1)  # partial results may come before the scale or after it
     terms: F64 = (x > 0).astype(np.float64) @ (w > 0).T.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # a bound may be infinite
         growth = np.expm1((terms - 1 + extra) * math.log1p(inner.unit))
+        total = x @ w.T
         sizes = x.sum(axis=1)[:, None] + w.sum(axis=1) + 2 * terms
-        tiny = inner.underflow * (1 + 2 * scale) * sizes * (1 + growth)
-        total = (x @ w.T) * scale
-        error = (growth * total + tiny) * SURE
-        largest = (
-            ROOM * np.maximum(scale, 1) * np.add.outer(x.max(axis=1, initial=0), w.max(axis=1, initial=0))
-        )
-        safe = largest + total + error < inner.overflow
+        lost = inner.underflow * sizes * (1 + growth)
+        error = (growth * total * scale + lost * (1 + 2 * scale)) * SURE
+        factors = np.add.outer(x.max(axis=1, initial=0), w.max(axis=1, initial=0))
+        largest = (total * (1 + growth) + 3 * lost + ROOM * factors) * enlarged * SURE
+        safe = largest < inner.overflow
         if outer.unit > inner.unit:
             error += (outer.unit * (np.abs(block.sums) + error) + outer.underflow) * SURE
         safe &= np.abs(block.sums) + error < outer.overflow
