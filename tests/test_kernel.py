@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from strategies import quick
+from wrong_kernels import WRONG
 
 import tritcodec as tc
 from tritcodec.errors import TritError
@@ -156,51 +159,19 @@ def test_integer_kernels_are_judged_with_their_scale() -> None:
 # Wrong kernels
 
 
-def flipped_trit(t: TritTensor) -> TritTensor:
-    """One level of one weight, off by its least trit."""
-    levels = t.levels()
-    levels[7, 19] += 1 if levels[7, 19] <= 0 else -1
-    return TritTensor.from_levels(levels, t.codes, t.codebook, depth=t.depth, dtype=t.dtype)
-
-
-def wrong_code(t: TritTensor) -> TritTensor:
-    """One group, off by one code."""
-    codes = t.codes
-    row, group = np.argwhere(np.add.reduceat(t.levels() != 0, range(0, t.shape[-1], 16), axis=-1) > 8)[5]
-    codes[row, group] += 1 if codes[row, group] < 26 else -1
-    return TritTensor.from_levels(t.levels(), codes, t.codebook, depth=t.depth, dtype=t.dtype)
-
-
-def half(x: F32) -> F32:
-    """Activations through float16, cut off."""
-    return (x.view(np.uint32) & 0xFFFF_E000).view(np.float32)
-
-
-MUTANTS: dict[str, Callable[[F32, TritTensor], F32]] = {
-    "a trit flipped": lambda x, t: x @ flipped_trit(t).dequantize("F32").T,
-    "a group's scale off by one code": lambda x, t: x @ wrong_code(t).dequantize("F32").T,
-    "the last short group dropped": lambda x, t: x[:, :368] @ t.dequantize("F32")[:, :368].T,
-    "rows shifted by one": lambda x, t: x @ np.roll(t.dequantize("F32"), 1, axis=0).T,
-    "padding counted": lambda x, t: (
-        x @ t.dequantize("F32").T - x.sum(axis=1)[:, None] * t.scales()[:, -1] / 64
-    ),
-    "activations cut to half": lambda x, t: half(x) @ t.dequantize("F32").T,
-}
-
-
 @pytest.mark.parametrize("depth", TENSORS)
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", WRONG)
 def test_wrong_kernels_fail(mutant: str, depth: int) -> None:
     """Every fault shows with `probe`, by far; all but the least also with ordinary activations."""
     t = TENSORS[depth]
     x = tc.probe(376)
     assert tc.check_matmul(x @ t.dequantize("F32").T, x, t).ok
-    report = tc.check_matmul(MUTANTS[mutant](x, t), x, t)
+    report = tc.check_matmul(WRONG[mutant](x, t), x, t)
     assert not report.ok
     assert report.units.max() > 20
     if mutant != "activations cut to half":
         x = activations(32, 376)
-        assert not tc.check_matmul(MUTANTS[mutant](x, t), x, t).ok
+        assert not tc.check_matmul(WRONG[mutant](x, t), x, t).ok
 
 
 def test_the_probe_meets_every_column_once() -> None:
@@ -216,6 +187,20 @@ def test_the_probe_meets_every_column_once() -> None:
 
 
 # The report
+
+
+def test_the_page_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples in docs/matmul.md give what they show, and its table is of all faults, and found."""
+    monkeypatch.chdir(ROOT)
+    page = ROOT / "docs" / "matmul.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|.*\|$", page.read_text("utf-8"), re.MULTILINE)
+    shown = {name: float(units) for name, units in rows if name in WRONG}
+    assert shown.keys() == WRONG.keys()
+    x, tensors = tc.probe(376), TENSORS.values()
+    for mutant, kernel in WRONG.items():
+        least = min(float(tc.check_matmul(kernel(x, t), x, t).units.max()) for t in tensors)
+        assert 0.02 < least / shown[mutant] < 50  # another part of the layer: as easy to find
 
 
 def test_the_bound_is_sharp() -> None:

@@ -44,8 +44,8 @@ def rounded_product(
 
     With K terms in parts of B, added in order, a sum differs from the exact one by
     at most (B + ceil(K/B) - 1) * u * sum |x||w|, whatever the order within a part, for
-    the products are exact. By Cauchy and Schwarz, sum |x||w| is at most ||x|| * ||w||. Three
-    more units pay for the scale, the ends of the interval, and the roundings of the bound itself.
+    the products are exact. By Cauchy and Schwarz, sum |x||w| is at most ||x|| * ||w||. Four
+    units more pay for the scale and the ends of the interval.
     """
     B = PART_COLUMNS_ROW if len(x) == 1 else PART_COLUMNS
     K = x.shape[1]
@@ -102,14 +102,17 @@ def special_results(x: F64, w: F64, scale: F64 | None) -> F32:
     # Infinite terms are all that have a sign, but for those of two finite factors.
     balance = signs_x @ signs_w.T - finite_x @ finite_w.T  # the positive ones less the negative ones
     count = np.abs(signs_x) @ np.abs(signs_w).T - np.abs(finite_x) @ np.abs(finite_w).T
+    # "An element MUST be NaN, with the bits 0x7FC00000, where a term is NaN or two terms are infinities of
+    # different sign."
     nan = np.logical_or.outer(np.isnan(x).any(axis=1), np.isnan(w).any(axis=1))
     nan |= _pairs(np.isinf(x), w == 0) | _pairs(x == 0, np.isinf(w))
     nan |= count > np.abs(balance)  # infinities of both signs
+    # "An element MUST be an infinity where, without MM-4 applying, a term is that infinity."
     result = np.where(count > 0, np.copysign(np.inf, balance), 0)
     if scale is not None:
         nan |= (count > 0) & (scale == 0)[:, None]
         result *= np.where(scale < 0, -1, 1)[:, None]
-    result[nan] = np.nan
+    result[nan] = np.nan  # of these bits, once it is binary32
     return result.astype(np.float32)
 
 

@@ -37,12 +37,13 @@ SPLITTER = 2.0**27 + 1  # Veltkamp's, for binary64: halves of at most 26 bits
 def rounded_dot(x: Sequence[float], w: Sequence[float]) -> np.float32:
     """The definition, slowly: the real sum of x[i] * w[i], rounded once to binary32 (SPEC 10.1).
 
-    Takes finite numbers of binary32. A rational that is no zero keeps its sign
-    where it rounds to zero; an exact zero is +0.
+    Takes finite numbers of binary32. `exact_products` and `round_sums` are its fast form.
 
     >>> float(rounded_dot([2.0**60, 1.0, -(2.0**60)], [1.0, 3.0, 1.0]))
     3.0
     """
+    # "An element of the product MUST be the exact sum of its terms, rounded once to binary32, to nearest,
+    # ties to even."
     total = sum((Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, w, strict=True)), Fraction(0))
     return round_fraction(total)
 
@@ -104,6 +105,8 @@ def exact_products(x: F64, w: F64, i: Index, j: Index, scale: F64 | None = None)
     # K products of two integers within 2^bits: every partial sum is an integer within 2^53, in any order.
     ws = list(slices(w, bits))
     terms = [_sums(a, b, i, j) for a in slices(x, bits) for b in ws]
+    # "With a scale, an element MUST be the scale of its row of x times the exact sum, rounded once as in
+    # MM-1."
     if scale is not None:
         terms = [part * scale[i] for term in terms for part in _halves(term)]  # 27 + 24 bits: exact
     return round_sums(terms) if terms else np.zeros(len(i), np.float32)
@@ -152,7 +155,9 @@ def round_sums(terms: Sequence[F64]) -> F32:
         top = np.where(missed == 0, total, top)
         missed = np.where(missed == 0, error, missed)
     toward = np.copysign(np.inf, missed)
-    top = np.where(missed == 0, top + 0.0, np.nextafter(top, toward))  # -0 + 0 is +0
+    # "An element whose exact sum is zero MUST be +0."  (-0 + 0 is)
+    # "An element whose exact sum is not zero MUST have the sign of the sum, even where it rounds to zero."
+    top = np.where(missed == 0, top + 0.0, np.nextafter(top, toward))
     with np.errstate(over="ignore"):  # to infinity, as IEEE 754 has it
         return top.astype(np.float32)
 

@@ -187,10 +187,14 @@ def _judge(report: KernelReport, block: Block, y: npt.NDArray[np.generic], extra
         beyond = np.abs(got - block.sums) - block.bound  # less what the sum itself may be wrong by
         units = np.where(beyond > 0, beyond / bounds.error, 0)
     units[special | ~np.isfinite(got)] = np.inf
+    # "A judge MUST accept an element that differs from the exact sum by at most ((1 + u)^r - 1) * S, or that
+    # is the exact result."
     units[(distance == 0) | excused] = 0
-    report.units[block.rows, block.columns] = units
+    # "A judge MUST refuse an element that differs from the exact sum by more than that and what underflow
+    # and a narrower dtype of the result can add."
     report.outside += int(np.count_nonzero(units > 1))
     report.overflowing += int(np.count_nonzero(excused))
+    report.units[block.rows, block.columns] = units
     for end, count in zip(*np.unique(_upper_ends(distance), return_counts=True), strict=True):
         report.ulps[int(end)] = report.ulps.get(int(end), 0) + int(count)
     i, j = (int(n) for n in np.unravel_index(units.argmax(), units.shape))

@@ -97,6 +97,7 @@ def group_dots(x: npt.ArrayLike, t: TritTensor) -> npt.NDArray[np.int32]:
     dots = np.empty((activations.shape[1], form.rows, form.groups), np.int32)
     for start, stop in row_blocks(form.rows, form.columns):
         levels = _grouped(t.get_rows(start, stop).levels(), form.group_size)
+        # "The dot of a group MUST be the exact sum of x[i, k] * level[j, k] over the columns of the group."
         # In binary64, sums of integers that stay below 2^53 are exact, in any order.
         dots[:, start:stop] = (activations @ levels.transpose(1, 2, 0)).transpose(1, 2, 0)
     return dots.reshape(*x.shape[:-1], form.rows, form.groups)
