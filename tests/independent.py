@@ -1,7 +1,7 @@
 """A second codec for .trit files, made from SPEC.md alone.
 
-Whoever wrote it had not seen the package: where the two disagree, one of them is wrong
-or the document has a gap. It needs only Python's integers, lists and bytes, and takes
+Whoever wrote it had not seen the package (of chapter 14 they had): where the two disagree, one
+of them is wrong or the document has a gap. It needs only Python's integers, lists and bytes, and takes
 its time. The order is that of the document, its chapters stand above the parts, and
 what is in quotation marks are its words.
 
@@ -467,6 +467,99 @@ def tensor_of(entry: Entry, content: list[bytes]) -> Trit | Raw:
     codes = [[join(trits) + 13 for trits in zip(*row, strict=True)] for row in zip(*planes[:3], strict=True)]
     steps = list(struct.unpack("<27I", entry["codebook"]))
     return Trit(entry["shape"], entry["dtype"], entry["group_size"], entry["shift"], steps, codes, planes[3:])
+
+
+# 14 Exchange layouts, of rows of trits or levels. A row "is filled up to" a multiple of so many columns
+
+CODES = {0: 0, 1: 1, -1: 2}
+TQ1_0_COLUMNS = [
+    *([m, 32 + m, 64 + m, 96 + m, 128 + m] for m in range(32)),
+    *([128 + m, 144 + m, 160 + m, 176 + m, 192 + m] for m in range(32, 48)),
+    *([192 + m, 196 + m, 200 + m, 204 + m] for m in range(48, 52)),
+]
+
+
+def filled(row: list[int], multiple: int) -> list[int]:
+    """*row* with the zeros that pad it."""
+    return row + [0] * (-len(row) % multiple)
+
+
+def cut(row: list[int], columns: int, clause: str) -> list[int]:
+    """*row* without its padding, which has to be 0."""
+    need(not any(row[columns:]), clause, f"padding {row[columns:]}")
+    return row[:columns]
+
+
+def rows_of(data: bytes, rows: int, size: int, clause: str) -> list[bytes]:
+    """The bytes of each of *rows* rows of *size* bytes."""
+    need(len(data) == rows * size, clause, f"{len(data)} bytes for {rows} rows of {size}")
+    return [data[r * size : (r + 1) * size] for r in range(rows)]
+
+
+def to_two_bit(plane: Matrix) -> bytes:
+    """Words of two-bit trits."""
+    words = [
+        sum(CODES[t] * 4**i for i, t in enumerate(row[at : at + 16]))
+        for row in (filled(row, 64) for row in plane)
+        for at in range(0, len(row), 16)
+    ]
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def from_two_bit(data: bytes, rows: int, columns: int) -> Matrix:
+    """Rows of trits."""
+    plane = []
+    for row in rows_of(data, rows, 16 * -(-columns // 64), "XL-1"):
+        words = struct.unpack(f"<{len(row) // 4}I", row)
+        codes = [word // 4**i % 4 for word in words for i in range(16)]
+        need(3 not in codes, "XL-2", f"code 3 in column {codes.index(3) if 3 in codes else 0}")
+        plane.append(cut([{0: 0, 1: 1, 2: -1}[code] for code in codes], columns, "XL-3"))
+    return plane
+
+
+def to_int4(levels: Matrix, depth: int) -> bytes:
+    """Int4 pairs."""
+    need(depth in (1, 2), "XL-4", f"depth {depth}")
+    rows = [filled(row, 2) for row in levels]
+    return bytes(row[j] % 16 + 16 * (row[j + 1] % 16) for row in rows for j in range(0, len(row), 2))
+
+
+def from_int4(data: bytes, rows: int, columns: int, depth: int) -> Matrix:
+    """Rows of levels."""
+    need(depth in (1, 2), "XL-4", f"depth {depth}")
+    levels, H = [], (3**depth - 1) // 2
+    for row in rows_of(data, rows, -(-columns // 2), "XL-5"):
+        nibbles = [nibble for byte in row for nibble in (byte % 16, byte // 16)]
+        found = [nibble - 16 * (nibble >= 8) for nibble in nibbles]
+        need(all(-H <= k <= H for k in found), "TRIT-2", f"levels {found} of depth {depth}")
+        levels.append(cut(found, columns, "XL-6"))
+    return levels
+
+
+def to_tq1_0(plane: Matrix) -> bytes:
+    """Blocks of TQ1_0 without scales."""
+    values = [
+        sum((row[at + c] + 1) * 3 ** (4 - n) for n, c in enumerate(columns))
+        for row in (filled(row, 256) for row in plane)
+        for at in range(0, len(row), 256)
+        for columns in TQ1_0_COLUMNS
+    ]
+    return bytes(-(-v * 256 // 243) for v in values)
+
+
+def from_tq1_0(data: bytes, rows: int, columns: int) -> Matrix:
+    """Rows of trits."""
+    plane, known = [], {-(-v * 256 // 243): v for v in range(243)}
+    for row in rows_of(data, rows, 52 * -(-columns // 256), "XL-7"):
+        need(known.keys() >= set(row), "XL-8", f"bytes {sorted(set(row) - known.keys())}")
+        trits = [0] * (len(row) // 52 * 256)
+        for at, byte in enumerate(row):
+            places, v = TQ1_0_COLUMNS[at % 52], known[byte]
+            need(len(places) == 5 or v % 3 == 0, "XL-9", f"byte {at}: v {v}")
+            for n, c in enumerate(places):
+                trits[at // 52 * 256 + c] = v // 3 ** (4 - n) % 3 - 1
+        plane.append(cut(trits, columns, "XL-10"))
+    return plane
 
 
 # Writing. `dumps` and `seal` take what breaks rules, too, so that tests can make such files.

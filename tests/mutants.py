@@ -150,6 +150,21 @@ WRONG: dict[str, Wrong] = {
         "for rank in (0, 2, 1, 3):",
         "tensors/depth-3-shift-1-groups-of-16-37",
     ),
+    "two-bits-in-twos-complement": Wrong(
+        "layouts", "words -= words >> np.uint32(1) & LOW_BITS", "pass", "exchange/two-bit-1-to-1-by-3"
+    ),
+    "odd-column-first": Wrong(
+        "layouts",
+        "out[...] = _fields(planes, len(out), 4)",
+        "fields = _fields(planes, len(out), 4); out[...] = (fields << 4 | fields >> 4)",
+        "exchange/int4-2-to-4-by-3",
+    ),
+    "forgets-the-fifth-trit": Wrong(
+        "layouts",
+        "fifth = digits[-1, ..., byte:] != 0",
+        "fifth = digits[:0]",
+        "exchange/tq1-0-1-from-51-byte-255",
+    ),
     # How it behaves
     "hangs": Wrong("testee", _VERDICT, f"import time; time.sleep(600); {_VERDICT}", ANY, 1),
     "hangs-serving": Wrong("testee", _VERDICT, f"import time; time.sleep(600); {_VERDICT}", ANY),
@@ -268,6 +283,7 @@ MODULES = (
     "layout",
     "reader",
     "verify",
+    "layouts",
 )
 REPORTING = {"fail", "_refuse", "_byte_error"}  # functions that are given a clause
 LIMITED = {"array": [ast.Constant(1 << 62), ast.Constant("")], "map_keys": [], "utf8": []}  # lifted limits

@@ -80,6 +80,23 @@ def test_a_known_failure_is_expected_and_its_pass_is_not(tmp_path: Path) -> None
     assert "passes, but is a known failure" in done.stdout
 
 
+@pytest.mark.parametrize(("done", "status", "outcome"), [("()", 0, "skipped"), ("('two-bit',)", 1, "failed")])
+def test_what_is_optional_is_skipped_as_a_whole(done: str, status: int, outcome: str, tmp_path: Path) -> None:
+    """A testee without exchange layouts passes; one that does a part of them fails the others."""
+    script, report = tmp_path / "testee.py", tmp_path / "report.json"
+    path = str(ROOT / "tools")
+    source = f"import sys; sys.path.insert(0, {path!r})\nimport testee\ntestee.LAYOUTS = {done}\n"
+    script.write_text(f"{source}sys.exit(testee.main(sys.argv[1:]))\n", "utf-8")
+    options = ("--level", 2, "--only", "exchange/*", "--report", report)
+    result = run(f"{sys.executable} {script}", *options)
+    assert result.returncode == status, result.stdout + result.stderr
+    outcomes = {case["id"]: case["outcome"] for case in json.loads(report.read_text("utf-8"))["cases"]}
+    for name, found in outcomes.items():
+        skipped = name.startswith("exchange/") and (done == "()" or not name.startswith("exchange/two-bit"))
+        assert found == (outcome if skipped else "passed"), name
+    assert len(outcomes) > 200
+
+
 def test_removed_checks_are_noticed(suite: conform.Suite) -> None:
     """A sample of them; `python tests/mutants.py score` tries all."""
     for site in [site for site in mutants.sites() if site.key not in mutants.EXEMPT][::16]:

@@ -22,7 +22,7 @@ import pytest
 from golden import Case
 from helpers import seal
 
-from tritcodec import TritError, TritTensor, join, open_file, pack, split, unpack, verify_file
+from tritcodec import TritError, TritTensor, join, layouts, open_file, pack, split, unpack, verify_file
 from tritcodec.trits import check_depth
 
 ROOT = Path(__file__).parents[1]
@@ -277,7 +277,8 @@ def test_vectors_are_exhaustive() -> None:
     joined = [v["result"]["levels"] for v in vectors if v["cmd"] == "join" and "levels" in v["result"]]
     assert sum(len(levels) == 2 for levels in joined) == 3 + 9 + 27 + 81
     errors = {v["result"].get("error") for v in vectors} - {None}
-    assert errors == {"TRIT-1", "TRIT-2", "PACK-1", "PACK-2", "PACK-3", "TEN-2"}
+    exchange = {f"XL-{number}" for number in range(1, 11)}
+    assert errors == {"TRIT-1", "TRIT-2", "PACK-1", "PACK-2", "PACK-3", "TEN-2"} | exchange
 
 
 def matrix(values: str, rows: int, columns: int, dtype: str) -> np.ndarray:
@@ -305,11 +306,38 @@ def _join(planes: list[str]) -> dict[str, Any]:
     return {"levels": join(trits).tobytes().hex()}
 
 
+def _to_layout(layout: str, depth: int, rows: int, columns: int, levels: str) -> dict[str, Any]:
+    codes, steps = np.zeros((rows, 1), np.uint8), np.arange(1, 28, dtype=np.float32)
+    values = matrix(levels, rows, columns, "i1")
+    tensor = TritTensor.from_levels(values, codes, steps, depth=depth, group_size=columns)
+    to: dict[str, Callable[[], np.ndarray]] = {
+        "two-bit": lambda: layouts.to_two_bit(tensor, 0),
+        "int4": lambda: layouts.to_int4(tensor),
+        "tq1-0": lambda: layouts.to_tq1_0(tensor, 0),
+    }
+    return {"packed": to[layout]().tobytes().hex()}
+
+
+def _from_layout(layout: str, depth: int, rows: int, columns: int, packed: str) -> dict[str, Any]:
+    unit = {"two-bit": 4, "int4": 1, "tq1-0": 52}[layout]
+    data = bytes.fromhex(packed) if len(packed) % (2 * rows * unit) == 0 else b""
+    array = np.frombuffer(data, "<u4" if layout == "two-bit" else "u1")
+    shape = (rows, -1, 52) if layout == "tq1-0" else (rows, -1)
+    back: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "two-bit": lambda words: layouts.from_two_bit(words, columns),
+        "int4": lambda pairs: layouts.from_int4(pairs, columns, depth),
+        "tq1-0": lambda blocks: layouts.from_tq1_0(blocks, columns),
+    }
+    return {"levels": back[layout](array.reshape(shape)).tobytes().hex()}
+
+
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "pack": _pack,
     "unpack": _unpack,
     "split": _split,
     "join": _join,
+    "to_layout": _to_layout,
+    "from_layout": _from_layout,
 }
 
 

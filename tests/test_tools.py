@@ -60,10 +60,11 @@ def test_the_fixture_says_where_it_comes_from() -> None:
 
 def test_the_benchmark_runs() -> None:
     """tools/bench.py measures at a small size and prints a row for each thing that it was asked for."""
-    done = tool("bench", "--size", 512, "--repeats", 1, "--only", "pack", "dequantize")
+    done = tool("bench", "--size", 512, "--repeats", 1, "--only", "pack", "dequantize", "layouts")
     assert done.returncode == 0, done.stderr
     assert "pack, one plane" in done.stdout
     assert "dequantize F32, depth 4" in done.stdout
+    assert "from_tq1_0, one plane" in done.stdout
 
 
 TOOLS = [

@@ -32,6 +32,7 @@ os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is imported, whic
 import numpy as np  # noqa: E402  # as above
 
 import tritcodec as tc  # noqa: E402  # as above
+from tritcodec import layouts  # noqa: E402  # as above
 
 DEPTHS = (1, 2, 3, 4)
 DTYPES = ("F32", "F16", "BF16")
@@ -55,6 +56,14 @@ TARGETS = {  # the largest ratio that is fine; what is not here is only reported
     "quantize optimal, depth 3": 1 / 0.25,
     "quantize optimal, depth 4": 1 / 0.2,
     "verify_file, depth 4": 1 / 0.8,
+    "to_two_bit, one plane": 2.0,
+    "from_two_bit, one plane": 2.0,
+    "to_int4, depth 1": 2.0,
+    "from_int4, depth 1": 2.0,
+    "to_int4, depth 2": 2.0,
+    "from_int4, depth 2": 2.0,
+    "to_tq1_0, one plane": 2.0,
+    "from_tq1_0, one plane": 2.0,
 }
 GROWTH_TARGET = 1.1  # of the memory beyond input and output, while the weights grow fourfold
 TENSORS = 10_000  # in the file that is opened
@@ -191,6 +200,23 @@ def bench_gguf(bench: Bench) -> Iterator[Row]:
     yield from bench.compare(GGUF_ENCODE, calls)
 
 
+def bench_layouts(bench: Bench) -> Iterator[Row]:
+    """Exchange layouts of a plane or of levels, from packed planes and back, and int8 levels beside them."""
+    size, calls = bench.size, {COPY: copying(bench.size)}
+    for depth in (1, 2):
+        tensor = random_tensor(size, depth)
+        pairs = layouts.to_int4(tensor)
+        calls[f"levels, depth {depth}"] = tensor.levels
+        calls[f"to_int4, depth {depth}"] = partial(layouts.to_int4, tensor)
+        calls[f"from_int4, depth {depth}"] = partial(layouts.from_int4, pairs, size, depth)
+    words, blocks = layouts.to_two_bit(tensor, 0), layouts.to_tq1_0(tensor, 0)
+    calls["to_two_bit, one plane"] = partial(layouts.to_two_bit, tensor, 0)
+    calls["from_two_bit, one plane"] = partial(layouts.from_two_bit, words, size)
+    calls["to_tq1_0, one plane"] = partial(layouts.to_tq1_0, tensor, 0)
+    calls["from_tq1_0, one plane"] = partial(layouts.from_tq1_0, blocks, size)
+    yield from bench.compare(COPY, calls)
+
+
 def bench_verify(bench: Bench) -> Iterator[Row]:
     """Every check of a file that holds one tensor of depth 4, against SHA-256 of its bytes in memory."""
     with tempfile.TemporaryDirectory() as folder:
@@ -278,6 +304,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "unpack": bench_unpack,
     "dequantize": bench_dequantize,
     "gguf": bench_gguf,
+    "layouts": bench_layouts,
     "verify": bench_verify,
     "open": bench_open,
     "memory": bench_memory,

@@ -52,6 +52,7 @@ MAX_ANSWER = 64 << 20  # bytes; no right answer is nearly as long
 GIVE_UP = 25  # crashes after which the rest of a level is not run
 SHOWN = 40  # failures that are printed; the report has all
 DTYPES = ("F32", "F16", "BF16")
+OPTIONAL = frozenset({"to_layout", "from_layout"})  # commands that a testee may skip, all of it or nothing
 MAX_DEPTH = 4
 IN_DATA = frozenset({"SEG-1", "PACK-2", "PACK-3", "RAW-2", "LAY-3"})  # the header of such a file can be read
 IN_SEGMENTS = IN_DATA - {"LAY-3"}  # `decode` reads segments alone
@@ -345,6 +346,7 @@ class Check:
     why: str
     levels: dict[int, Callable[[Testee], None]]
     clause: str | None = None
+    optional: str | None = None  # the command of OPTIONAL that it needs
 
     @property
     def chapter(self) -> str:
@@ -445,7 +447,8 @@ def vector_check(vector: dict[str, Any]) -> Check:
             vector["result"], testee.ask({"cmd": vector["cmd"], **vector["request"]}), vector["cmd"] + ":"
         )
 
-    return Check(vector["id"], "vectors", vector["why"], {2: compute})
+    optional = vector["cmd"] if vector["cmd"] in OPTIONAL else None
+    return Check(vector["id"], "vectors", vector["why"], {2: compute}, optional=optional)
 
 
 # Cases that are made at run time: too big to store, or no files at all
@@ -739,7 +742,7 @@ class Outcome:
     """What came of a case."""
 
     check: Check
-    outcome: str = "passed"  # or failed, crashed, known, unexpected pass
+    outcome: str = "passed"  # or skipped, failed, crashed, known, unexpected pass
     level: int = 0
     expected: str = ""
     got: str = ""
@@ -747,7 +750,7 @@ class Outcome:
     @property
     def ok(self) -> bool:
         """True where that was expected."""
-        return self.outcome in ("passed", "known")
+        return self.outcome in ("passed", "skipped", "known")
 
 
 @dataclass
@@ -771,7 +774,7 @@ class Run:
         except Mismatch as error:
             expected, got, kind = error.expected, error.got, "failed"
         except Skipped as why:
-            got, kind = f"skipped: {show(str(why))}", "failed"
+            got, kind = f"skipped: {show(str(why))}", "skipped" if check.optional else "failed"
         except Crash as error:
             self.crashes[level] += 1
             got = str(error)
@@ -781,6 +784,14 @@ class Run:
         """Run checks one after the other."""
         for check in checks:
             self.one(check, level, testee)
+
+    def settle(self) -> None:
+        """What is optional is skipped as a whole: where a part of a command is done, skipping is failing."""
+        skipped = [one for one in self.outcomes.values() if one.outcome == "skipped"]
+        done = {one.check.optional for one in self.outcomes.values() if one.outcome != "skipped"}
+        for one in skipped:
+            if one.check.optional in done:
+                one.outcome = "failed"
 
     def expect(self, known: set[str]) -> None:
         """Tell the failures that are *known* from others, and find those that are none."""
@@ -818,7 +829,7 @@ def run(suite: Suite, command: Sequence[str], levels: Iterable[int], limits: Lim
 
 def summary(result: Run) -> str:
     """A row a chapter."""
-    columns = ("cases", "passed", "failed", "known", "crashed")
+    columns = ("cases", "passed", "skipped", "failed", "known", "crashed")
     rows: dict[str, Counter[str]] = {}
     for outcome in sorted(result.outcomes.values(), key=lambda one: one.check.chapter):
         kind = "failed" if outcome.outcome == "unexpected pass" else outcome.outcome
@@ -930,6 +941,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (BrokenManifest, OSError) as error:
             print(f"conform: {error}", file=sys.stderr)
             return 2
+    result.settle()
     result.expect(known)
     numbers, complete = counts(suite, result)
     expected_all = suite.whole and 2 in levels  # level 1 has no vectors

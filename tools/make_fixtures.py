@@ -34,6 +34,7 @@ sys.path.insert(
 
 import golden  # noqa: E402  # after the path is known
 import independent  # noqa: E402
+import layout_vectors  # noqa: E402
 from golden import Case  # noqa: E402
 from independent import FORMATS, INFINITY, Broken, Raw, Trit, planes_from  # noqa: E402
 from painted import painted  # noqa: E402
@@ -704,6 +705,7 @@ def digest(matrix: list[list[int]], width: int) -> str:
 def all_vectors() -> list[Json]:
     """Every vector, sorted by id; ids are unique."""
     found = [*packing_vectors(), *packing_errors(), *level_vectors(), *level_errors()]
+    found += [vector(*parts) for parts in layout_vectors.vectors()]
     counts = Counter(vector["id"] for vector in found)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise SystemExit(f"several vectors are {twice[0]}")

@@ -15,16 +15,30 @@ from typing import Any
 
 import numpy as np
 
-from tritcodec import TritError, TritFile, TritTensor, join, open_file, pack, split, unpack, verify_file
+from tritcodec import (
+    TritError,
+    TritFile,
+    TritTensor,
+    join,
+    layouts,
+    open_file,
+    pack,
+    split,
+    unpack,
+    verify_file,
+)
 from tritcodec.codebook import FLOATS
 from tritcodec.header import MAJOR, RawEntry
 from tritcodec.packing import packed_rows
+from tritcodec.tensor import GROUP_SIZE
 from tritcodec.trits import check_depth
 
 STATUSES = {"valid": 0, "invalid": 1, "unsupported": 3}
 NO_VERDICT = 2
 MAX_REQUEST = 1 << 20
 READ_FAILS = "READ-4"  # a file that became shorter: no verdict
+LAYOUTS = ("two-bit", "int4", "tq1-0")
+STEPS = np.arange(1, 28, dtype=np.float32)  # any codebook: layouts hold no scales
 
 Request = dict[str, Any]
 Result = dict[str, Any]
@@ -115,6 +129,49 @@ def request_join(request: Request) -> Result:
     return {"levels": join(np.stack(planes)).tobytes().hex()}
 
 
+def request_to_layout(request: Request) -> Result:
+    """Levels in an exchange layout."""
+    layout, depth, rows, columns = layout_of(request)
+    levels = plane(request, "levels", rows, columns).view(np.int8)
+    codes = np.zeros((rows, -(-columns // GROUP_SIZE)), np.uint8)
+    tensor = TritTensor.from_levels(levels, codes, STEPS, depth=depth)
+    arrays: dict[str, Callable[[], np.ndarray]] = {
+        "two-bit": lambda: layouts.to_two_bit(tensor, 0),
+        "int4": lambda: layouts.to_int4(tensor),
+        "tq1-0": lambda: layouts.to_tq1_0(tensor, 0),
+    }
+    return {"packed": arrays[layout]().tobytes().hex()}
+
+
+def request_from_layout(request: Request) -> Result:
+    """The levels in an exchange layout."""
+    layout, depth, rows, columns = layout_of(request)
+    data = octets(field(request, "packed", str))
+    arrays: dict[str, Callable[[], np.ndarray]] = {
+        "two-bit": lambda: layouts.from_two_bit(in_rows(data, rows, 4).view("<u4")[..., 0], columns),
+        "int4": lambda: layouts.from_int4(in_rows(data, rows, 1)[..., 0], columns, depth),
+        "tq1-0": lambda: layouts.from_tq1_0(in_rows(data, rows, 52), columns),
+    }
+    return {"levels": arrays[layout]().tobytes().hex()}
+
+
+def in_rows(data: np.ndarray, rows: int, item: int) -> np.ndarray:
+    """Bytes (rows, items, *item*); empty where they are no whole rows, which `layouts` refuses."""
+    whole = data.size % (rows * item) == 0
+    return data[: data.size if whole else 0].reshape(rows, -1, item)
+
+
+def layout_of(request: Request) -> tuple[str, int, int, int]:
+    """The layout, depth, rows and columns of a request."""
+    layout, depth = field(request, "layout", str), field(request, "depth", int)
+    if layout not in LAYOUTS or (layout != "int4" and depth != 1):
+        raise Skip(f"no layout {layout!a} of depth {depth}")
+    rows, columns = size(request)
+    if not rows or not columns:
+        raise Skip("no rows or no columns")
+    return layout, depth, rows, columns
+
+
 COMMANDS: dict[str, Callable[[Request], Result]] = {
     "verify": verify,
     "header": header,
@@ -123,6 +180,8 @@ COMMANDS: dict[str, Callable[[Request], Result]] = {
     "unpack": request_unpack,
     "split": request_split,
     "join": request_join,
+    "to_layout": request_to_layout,
+    "from_layout": request_from_layout,
 }
 
 

@@ -1,5 +1,6 @@
 """Balanced-ternary quantised weights: the reference codec of SPEC.md."""
 
+from . import layouts
 from .encode import quantize
 from .errors import TritError
 from .kernel import KernelReport, check_matmul, probe
@@ -22,6 +23,7 @@ __all__ = [
     "check_matmul",
     "group_dots",
     "join",
+    "layouts",
     "load_file",
     "matmul",
     "open_file",
