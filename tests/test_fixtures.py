@@ -108,11 +108,12 @@ def test_the_pages_have_the_counts() -> None:
     counts = MANIFEST["counts"]
     assert f"{counts['valid']} valid ones, {counts['invalid']:,} that break" in page
     assert f"{counts['unsupported']} that are unsupported, and {counts['vectors']} vectors" in page
+    assert f"and {counts['products']} golden products" in page
 
 
 def test_ids_and_files_are_unique() -> None:
     """Sorted by id, no id twice, no content twice, each file where its id says."""
-    for rows in (CASES, MANIFEST["vectors"]):
+    for rows in (CASES, MANIFEST["vectors"], MANIFEST["products"]):
         ids = [row["id"] for row in rows]
         assert ids == sorted(set(ids))
     assert len({case["sha256"] for case in CASES}) == len(CASES)
@@ -125,9 +126,12 @@ def test_ids_and_files_are_unique() -> None:
 
 def test_every_file_is_listed_with_its_digest() -> None:
     """No file is there that the manifest does not know, and each has the digest that it says."""
-    assert make_fixtures.stored() == {case["file"] for case in CASES}
-    for case in CASES:
-        assert sha256((FIXTURES / case["file"]).read_bytes()).hexdigest() == case["sha256"], case["id"]
+    listed = {case["file"]: case["sha256"] for case in CASES}
+    for product in MANIFEST["products"]:
+        listed |= product["sha256"]
+    assert make_fixtures.stored() == listed.keys()
+    for file, digest in listed.items():
+        assert sha256((FIXTURES / file).read_bytes()).hexdigest() == digest, file
 
 
 def test_a_case_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +148,8 @@ def test_a_case_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_are_small() -> None:
     """All is less than 8 MB, and a file above 4 KiB is one whose size is the point."""
     sizes = {case["id"]: (FIXTURES / case["file"]).stat().st_size for case in CASES}
-    assert sum(sizes.values()) + (FIXTURES / "manifest.json").stat().st_size < MOST_BYTES
+    made = ["manifest.json", *make_fixtures.stored()]
+    assert sum((FIXTURES / name).stat().st_size for name in made) < MOST_BYTES
     large = {name for name, size in sizes.items() if size > SMALL}
     assert {name for name in large if not name.startswith(tuple(LARGE))} == set()
 

@@ -568,7 +568,7 @@ def test_a_header_is_read_whole() -> None:
 
 
 def test_limits_are_within() -> None:
-    """1024 metadata, a value of 1 MiB, rank 8, 2^48 elements and a group size of 65,536 are taken."""
+    """1024 metadata, a value of 1 MiB, rank 8, 2^48 elements, a group size of 65,536 are taken (HDR-6)."""
     metadata = {f"{i:04}": "" for i in range(1023)} | {"z": "v" * 2**20}
     entries = [
         raw_entry("a", shape=[1] * 8),

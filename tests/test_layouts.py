@@ -73,7 +73,7 @@ def tensor(levels: I8, depth: int) -> TritTensor:
 @both
 @pytest.mark.parametrize("rows", [1, 7])
 def test_every_width_by_the_formula(name: str, depth: int, rows: int) -> None:
-    """Rows of 1 to 130 columns and around 256 become the document's bytes and come back (XL-1, XL-5, XL-7)."""
+    """Rows of 1 to 130 and around 256 columns become these bytes and come back (XL-1, XL-5, XL-7)."""
     layout = LAYOUTS[name]
     for columns in RAGGED:
         levels = painted_levels((rows, columns), depth)
@@ -302,7 +302,7 @@ def test_memory_is_output_and_boxes(
 
 @both
 def test_padding_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, depth: int) -> None:
-    """Anything but 0 in any place that pads a row is refused with its place, in any box (XL-3, XL-6, XL-10)."""
+    """Anything but 0 that pads a row is refused with its place, in any box (XL-3, XL-6, XL-10)."""
     monkeypatch.setattr(layouts, "BOX_WEIGHTS", 1)
     layout, clause = LAYOUTS[name], {"two-bit": "XL-3", "int4": "XL-6", "tq1_0": "XL-10"}[name]
     for columns in (1, layout.unit - 1, layout.unit + 1, 3 * layout.unit - 1):

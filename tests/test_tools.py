@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import tritcodec as tc
 
 ROOT = Path(__file__).parents[1]
 MINILM = ROOT / "fixtures" / "minilm"
@@ -63,9 +67,12 @@ def test_the_benchmark_runs() -> None:
     assert "from_tq1_0, one plane" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "name", ["bench", "crosscheck", "minilm", "quality", "readme", "spec_appendix", "traceability"]
-)
+TOOLS = [
+    path.stem for path in sorted((ROOT / "tools").glob("*.py")) if path.stem != "testee"
+]  # that one speaks the protocol alone
+
+
+@pytest.mark.parametrize("name", TOOLS)
 def test_help_is_there(name: str) -> None:
     """Every tool says what it is for."""
     done = tool(name, "--help")
@@ -79,3 +86,57 @@ def test_the_c_port_agrees_on_damaged_files() -> None:
     done = tool("fuzz_diff", "--seed", 1, "--inputs", 1500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failures" in done.stdout
+
+
+def test_products_that_are_hard_to_round() -> None:
+    """A short campaign against the definition in integers finds nothing wrong."""
+    done = tool("fuzz_matmul", "--elements", 60_000, "--seed", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\n0 wrong" in done.stdout
+
+
+def test_kernels_are_judged(tmp_path: Path) -> None:
+    """A product in .npy files: right, wrong, with the probe that the tool writes, and drawn."""
+    weights = tc.quantize(np.sin(np.arange(60 * 100)).reshape(60, 100).astype(np.float32), 3)
+    tc.save_file({"w": weights, "b": np.zeros(3)}, tmp_path / "k.trit")
+    common = ["--weights", tmp_path / "k.trit", "--tensor", "w"]
+    files = ["--x", tmp_path / "x.npy", "--y", tmp_path / "y.npy"]
+    assert tool("check_kernel", *common, "--probe", tmp_path / "x.npy").returncode == 0
+    x = np.load(tmp_path / "x.npy")
+    y = x @ weights.dequantize("F32").T
+    np.save(tmp_path / "y.npy", y)
+    done = tool("check_kernel", *common, *files)
+    assert (done.returncode, done.stdout[:4]) == (0, "ok: "), done.stderr
+    y[3, 5] *= 1.001
+    np.save(tmp_path / "y.npy", y)
+    done = tool("check_kernel", *common, *files, "--json")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["ok"], report["outside"], report["worst"]["index"]) == (False, 1, [3, 5])
+    assert float.fromhex(report["worst"]["got"]) == y[3, 5]
+    done = tool("check_kernel", *common, *files, "--plot", tmp_path / "error.svg")
+    assert done.returncode == 1, done.stderr
+    assert "<svg" in (tmp_path / "error.svg").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tensor", "w", "--x", "x.npy"], "--x and --y are needed"),
+        (["--tensor", "w", "--x", "none.npy", "--y", "x.npy"], "No such file or directory: 'none.npy'"),
+        (["--tensor", "none", "--x", "x.npy", "--y", "x.npy"], "no tensor 'none' among the 2"),
+        (["--tensor", "b", "--x", "x.npy", "--y", "x.npy"], "tensor 'b' is not quantised, but raw"),
+        (["--tensor", "w", "--x", "x.npy", "--y", "x.npy"], "y must be float32, float16 or bfloat16"),
+        (["--tensor", "w", "--x", "k.trit", "--y", "x.npy"], "k.trit: no array in the .npy format"),
+    ],
+)
+def test_kernels_that_cannot_be_judged(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """Wrong usage and unfit files: one line that says what and why, exit status 2."""
+    weights = tc.quantize(np.ones((3, 16), np.float32), 1)
+    tc.save_file({"w": weights, "b": np.zeros(3)}, tmp_path / "k.trit")
+    np.save(tmp_path / "x.npy", np.ones((2, 16), np.float32))
+    command = [sys.executable, str(ROOT / "tools" / "check_kernel.py"), "--weights", "k.trit", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -9,7 +9,9 @@ says, since a busy machine is no fault of the code.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import math
 import os
 import platform
 import shlex
@@ -33,6 +35,7 @@ import numpy as np  # noqa: E402  # as above
 
 import tritcodec as tc  # noqa: E402  # as above
 from tritcodec import layouts  # noqa: E402  # as above
+from tritcodec.certify import norms, rounded_product  # noqa: E402  # as above
 
 DEPTHS = (1, 2, 3, 4)
 DTYPES = ("F32", "F16", "BF16")
@@ -41,6 +44,8 @@ METHODS: dict[str, dict[str, Any]] = {  # options of quantize
     "nested": {"nested": True},
     "tritllm-v2": {"method": "tritllm-v2"},
 }
+DGEMM = "float64 dgemm"  # of the same shape, the weights in float64
+MATMUL_ROWS = (1, 8, 32, 256)  # of x
 COPY = "float32 copy"  # of as many weights, into an array that is there
 GGUF_DECODE, GGUF_ENCODE = "gguf-py TQ1_0 dequantize", "gguf-py TQ1_0 quantize"
 TARGETS = {  # the largest ratio that is fine; what is not here is only reported
@@ -56,6 +61,14 @@ TARGETS = {  # the largest ratio that is fine; what is not here is only reported
     "quantize optimal, depth 3": 1 / 0.25,
     "quantize optimal, depth 4": 1 / 0.2,
     "verify_file, depth 4": 1 / 0.8,
+    "matmul core, 1 x 4096 x 4096": 1.3,
+    "matmul core, 8 x 4096 x 4096": 1.25,
+    "matmul core, 32 x 4096 x 4096": 1.25,
+    "matmul core, 256 x 4096 x 4096": 1.25,
+    "matmul of a trit tensor, 32 x 4096 x 4096": 3.0,
+    "matmul, all zeros, 8 x 1024 x 1024": 30.0,
+    "matmul, all ties, 8 x 1024 x 1024": 30.0,
+    "matmul, all cancelling, 8 x 1024 x 1024": 30.0,
     "to_two_bit, one plane": 2.0,
     "from_two_bit, one plane": 2.0,
     "to_int4, depth 1": 2.0,
@@ -117,12 +130,12 @@ class Bench:
                     runs[name].append(time.process_time() - start)
         return {name: statistics.median(seconds) for name, seconds in runs.items()}
 
-    def compare(self, reference: str, calls: Mapping[str, Call]) -> Iterator[Row]:
-        """A row for each call but the *reference*, with nanoseconds a weight."""
+    def compare(self, reference: str, calls: Mapping[str, Call], weights: int | None = None) -> Iterator[Row]:
+        """A row for each call but the *reference*, with nanoseconds for each of as many *weights*."""
         times = self.times(calls)
         for name in calls:
             if name != reference:
-                measured = f"{times[name] / self.size**2 * 1e9:.2f} ns/weight"
+                measured = f"{times[name] / (weights or self.size**2) * 1e9:.2f} ns/weight"
                 yield Row(name, measured, reference, times[name] / times[reference], TARGETS.get(name))
 
 
@@ -217,6 +230,80 @@ def bench_layouts(bench: Bench) -> Iterator[Row]:
     yield from bench.compare(COPY, calls)
 
 
+def bench_matmul(bench: Bench) -> Iterator[Row]:
+    """The exact product against a dgemm of the same shape: of ready weights, packed ones, hard ones."""
+    size = bench.size
+    w, t = random_weights(size), random_tensor(size, 2)
+    wide = w.astype(np.float64)
+    w_norms = norms(wide)
+    for rows in MATMUL_ROWS:
+        x = random_weights(size)[:rows]
+        ready = x.astype(np.float64)
+        shape = f"{rows} x {size} x {size}"
+        calls: dict[str, Call] = {
+            DGEMM: partial(np.matmul, ready, wide.T),
+            f"matmul core, {shape}": partial(rounded_product, ready, norms(ready), wide, w_norms),
+            f"matmul of float32, {shape}": partial(tc.matmul, x, w),
+            f"matmul of a trit tensor, {shape}": partial(tc.matmul, x, t),
+            f"sgemm, {shape}": partial(np.matmul, x, w.T),
+        }
+        yield from bench.compare(DGEMM, calls)
+    side = size // 4
+    for kind, (x, w) in hard_products(8, side).items():
+        wide = w.astype(np.float64)
+        calls = {
+            DGEMM: partial(np.matmul, x.astype(np.float64), wide.T),
+            f"matmul, all {kind}, 8 x {side} x {side}": partial(tc.matmul, x, w),
+        }
+        yield from bench.compare(DGEMM, calls, side**2)
+    yield from bench_sums(bench)
+
+
+def hard_products(rows: int, side: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Products whose elements are all zeros, ties, or far below their terms: x (rows, K), w (side, K)."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((rows, side // 2)).astype(np.float32)
+    b = rng.standard_normal((side, side // 2)).astype(np.float32)
+    order = rng.permutation(side // 2 * 2)
+    x, w = np.concatenate([a, a], axis=1)[:, order], np.concatenate([b, -b], axis=1)[:, order]
+    traces = w.copy()
+    traces[:, 0] += np.float32(1e-6) * traces[:, 0]
+    # The terms that cancel stay; two of them become a number and half a unit in its last place.
+    tied_x, tied_w = x.copy(), w.copy()
+    tied_x[:, order < 1] = tied_x[:, order == side // 2] = 1
+    tied_w[:, order < 1] = np.float32(2.0**24 + 2)
+    tied_w[:, order == side // 2] = 1
+    return {"zeros": (x, w), "ties": (tied_x, tied_w), "cancelling": (x, traces)}
+
+
+def bench_sums(bench: Bench) -> Iterator[Row]:
+    """What one would use otherwise, for a few elements: math.fsum, and mpmath's exact dot product."""
+    size, count = bench.size, 64
+    x, w = random_weights(size)[:1], random_weights(size)[1 : count + 1]
+    calls: dict[str, Call] = {
+        "matmul, 64 elements": partial(tc.matmul, x, w),
+        "math.fsum of exact terms, 64 elements": partial(
+            by_fsum, x[0].astype(np.float64), w.astype(np.float64)
+        ),
+    }
+    with contextlib.suppress(ImportError):
+        from mpmath import mp
+
+        calls["mpmath.fdot, 64 elements"] = partial(by_mpmath, mp, x[0].tolist(), w.tolist())
+    yield from bench.compare("matmul, 64 elements", calls, count * size)
+
+
+def by_fsum(x: np.ndarray, w: np.ndarray) -> list[np.float32]:
+    """Rounded twice, to binary64 and to binary32: not always right."""
+    return [np.float32(math.fsum((row * x).tolist())) for row in w]
+
+
+def by_mpmath(mp: Any, x: list[float], w: list[list[float]]) -> list[Any]:
+    """The sums in a precision that holds them."""
+    with mp.workprec(600):
+        return [mp.fdot(x, row) for row in w]
+
+
 def bench_verify(bench: Bench) -> Iterator[Row]:
     """Every check of a file that holds one tensor of depth 4, against SHA-256 of its bytes in memory."""
     with tempfile.TemporaryDirectory() as folder:
@@ -305,6 +392,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "dequantize": bench_dequantize,
     "gguf": bench_gguf,
     "layouts": bench_layouts,
+    "matmul": bench_matmul,
     "verify": bench_verify,
     "open": bench_open,
     "memory": bench_memory,

@@ -48,7 +48,7 @@ from typing import Any
 
 MANIFEST = Path(__file__).parents[1] / "fixtures" / "manifest.json"
 FORMAT = "1.0"
-KINDS = ("valid", "invalid", "unsupported", "vectors")  # as in the manifest's counts
+KINDS = ("valid", "invalid", "unsupported", "vectors", "products")  # as in the manifest's counts
 STATUSES = {0: "valid", 1: "invalid", 3: "unsupported"}  # of level 1
 NO_VERDICT = 2
 MAX_ANSWER = 64 << 20  # bytes; no right answer is nearly as long
@@ -56,7 +56,9 @@ WATCH = 0.05  # seconds between looks at the clock
 GIVE_UP = 25  # crashes after which the rest of a level is not run
 SHOWN = 40  # failures that are printed; the report has all
 DTYPES = ("F32", "F16", "BF16")
-OPTIONAL = frozenset({"to_layout", "from_layout"})  # commands that a testee may skip, all of it or nothing
+OPTIONAL = frozenset(
+    {"to_layout", "from_layout", "matmul", "group_dots"}
+)  # commands that a testee may skip, all of it or nothing
 MAX_DEPTH = 4
 IN_DATA = frozenset({"SEG-1", "PACK-2", "PACK-3", "RAW-2", "LAY-3"})  # the header of such a file can be read
 IN_SEGMENTS = IN_DATA - {"LAY-3"}  # `decode` reads segments alone
@@ -463,10 +465,36 @@ def vector_check(vector: dict[str, Any]) -> Check:
     return Check(vector["id"], "vectors", vector["why"], {2: compute}, optional=optional)
 
 
+PRODUCTS = {"matmul": "y", "group_dots": "dots"}  # command: what it gives
+
+
+def product_check(case: dict[str, Any], folder: Path, cmd: str) -> Check:
+    """The check of a golden product by one of its commands."""
+    for name, digest in case["sha256"].items():
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            raise BrokenManifest(f"{folder / name} is not the file of the manifest")
+    arrays = {key: array_of(folder / case[key]) for key in ("x", "scale", PRODUCTS[cmd]) if key in case}
+    request = {"cmd": cmd, "file": str(folder / case["weights"]), "tensor": "w", "dtype": case["dtype"]}
+    result = {PRODUCTS[cmd]: arrays.pop(PRODUCTS[cmd])}
+    if cmd == "group_dots":
+        arrays.pop("scale", None)
+    check = functools.partial(check_result, request={**request, **arrays}, result=result)
+    suffix = "" if cmd == "matmul" else "-dots"
+    kind = "products" if cmd == "matmul" else "made"
+    return Check(case["id"] + suffix, kind, case["why"], {2: check}, optional=cmd)
+
+
+def array_of(path: Path) -> str:
+    """The elements in a .npy file of version 1.0, in hexadecimal."""
+    data = path.read_bytes()
+    return data[10 + int.from_bytes(data[8:10], "little") :].hex()
+
+
 # Cases that are made at run time: too big to store, or no files at all
 
 MAGIC = bytes.fromhex("89 54 52 49 54 0D 0A 1A")
 PREAMBLE = "<8s2HIQQ32s"  # magic, major, minor, flags, header size, file size, digest (SPEC 6.1)
+MEBIBYTE = 1 << 20
 TERABYTE = 1 << 40
 NESTING = 100_000
 
@@ -479,9 +507,12 @@ def made_file(header: bytes, minor: int = 0, size: int | None = None) -> bytes:
     return (preamble + header).ljust(end, b"\0")
 
 
-def made_header(entries: bytes = b"\x90", minor: int = 0, extra: bytes = b"") -> bytes:
-    """A header with the bytes of its *entries*, and *extra* for the value of an unknown key."""
-    pairs = b"\xa8metadata\x80\xa7tensors" + entries + b"\xa7version\x92\x01" + bytes([minor])
+def made_header(
+    entries: bytes = b"\x90", minor: int = 0, extra: bytes = b"", value: bytes | None = None
+) -> bytes:
+    """A header with the bytes of its *entries*, *extra* for an unknown key, and a *value* in the metadata."""
+    metadata = b"\x80" if value is None else b"\x81\xa1a\xdb" + len(value).to_bytes(4, "big") + value
+    pairs = b"\xa8metadata" + metadata + b"\xa7tensors" + entries + b"\xa7version\x92\x01" + bytes([minor])
     return (b"\x84" if extra else b"\x83") + pairs + (b"\xa1x" + extra if extra else b"")
 
 
@@ -504,6 +535,12 @@ def made_checks(folder: Path, base: Path | None) -> Iterator[Check]:
     nested, short = folder / "nested.trit", folder / "short.trit"
     write_nested(nested)
     yield verdict_check("made/nested-100000", nested, "MP-6", "arrays nested 100,000 deep: no stack overflow")
+    for size, clause in {MEBIBYTE: None, MEBIBYTE + 1: "HDR-6"}.items():
+        path = folder / f"value-{size}.trit"
+        path.write_bytes(made_file(made_header(value=b"x" * size)))
+        yield verdict_check(
+            f"made/value-of-{size}-bytes", path, clause, f"a metadata value of {size:,} bytes"
+        )
     with contextlib.suppress(OSError):  # a file system that has no sparse files of this size
         write_sparse(short, left=64)
         yield verdict_check("made/sparse-short", short, "LAY-4", "a terabyte, 64 bytes more than the layout")
@@ -514,11 +551,11 @@ def made_checks(folder: Path, base: Path | None) -> Iterator[Check]:
         yield from protocol_checks(base, folder)
 
 
-def verdict_check(name: str, path: Path, clause: str, why: str) -> Check:
-    """A made file that breaks *clause*."""
+def verdict_check(name: str, path: Path, clause: str | None, why: str) -> Check:
+    """A made file that breaks *clause*, or is valid."""
 
     def verdict(testee: Testee) -> None:
-        check_verdict(testee, path, {("invalid", clause)})
+        check_verdict(testee, path, {("invalid" if clause else "valid", clause)})
 
     return Check(name, "made", why, {1: verdict, 2: verdict})
 
@@ -711,7 +748,7 @@ def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
     chosen = functools.partial(is_chosen, only=only)
     try:
         content = json.loads(manifest.read_bytes())
-        cases, vectors = content["cases"], content["vectors"]
+        cases, vectors, products = content["cases"], content["vectors"], content["products"]
         base: Path | None = small_file(cases, manifest.parent)
         checks = [
             file_check(case, path_of(case, manifest.parent))
@@ -719,7 +756,14 @@ def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
             if chosen(case["id"], case["clause"])
         ]
         checks += [vector_check(vector) for vector in vectors if chosen(vector["id"])]
-        counts = Counter([*(case["verdict"] for case in cases), *["vectors"] * len(vectors)])
+        checks += [
+            product_check(one, manifest.parent, cmd)
+            for one in products
+            for cmd, result in PRODUCTS.items()
+            if result in one and chosen(one["id"])
+        ]
+        kinds = [*["vectors"] * len(vectors), *["products"] * len(products)]
+        counts = Counter([*(case["verdict"] for case in cases), *kinds])
         declared = {kind: content["counts"][kind] for kind in KINDS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenManifest(f"{manifest}: {type(error).__name__}: {error}") from None
@@ -729,6 +773,7 @@ def load_suite(manifest: Path, folder: Path, only: Sequence[str] = ()) -> Suite:
         raise BrokenManifest(f"{manifest} says {declared}, and holds {dict(counts)}")
     made = list(made_checks(folder, base))
     ids = [*(case["id"] for case in (*cases, *vectors)), *(check.id for check in made)]
+    ids += [one["id"] + end for one in products for end in (["", "-dots"] if "dots" in one else [""])]
     twice = [one for one, count in Counter(ids).items() if count > 1]
     if twice:
         raise BrokenManifest(f"{manifest}: the id {twice[0]!r} stands there twice")

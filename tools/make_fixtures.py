@@ -35,6 +35,7 @@ sys.path.insert(
 import golden  # noqa: E402  # after the path is known
 import independent  # noqa: E402
 import layout_vectors  # noqa: E402
+import matmul_cases  # noqa: E402
 from golden import Case  # noqa: E402
 from independent import FORMATS, INFINITY, Broken, Raw, Trit, planes_from  # noqa: E402
 from painted import painted  # noqa: E402
@@ -42,6 +43,7 @@ from painted import painted  # noqa: E402
 FIXTURES = ROOT / "fixtures"
 MANIFEST = "manifest.json"
 FOLDERS = ("valid", "invalid")
+PRODUCTS = "matmul"  # the folder of golden products
 MODEL = FIXTURES / "minilm" / "model.safetensors"
 COMMAND = "python tools/make_fixtures.py"
 FORMAT, VERSION = "1.0", "1.0"  # of the manifest; of SPEC.md
@@ -980,14 +982,40 @@ def of_case(case: Case) -> Json:
     }
 
 
-def manifest(cases: list[Case]) -> Json:
-    """The manifest of all cases and vectors."""
+# Products, by tests/matmul_cases.py
+
+REAL_PRODUCT = "encoder.layer.0.attention.self.query.weight"
+
+
+def product_files() -> tuple[list[Json], dict[str, bytes]]:
+    """What the manifest says of golden products, and their files: weights, x, y and what else there is."""
+    array = load_file(MODEL)[REAL_PRODUCT][40:51, :72]
+    real = {depth: plain(quantize(array, depth)) for depth in range(1, 5)}
+    listed: list[Json] = []
+    files: dict[str, bytes] = {}
+    for case in matmul_cases.products(real):
+        parts = {"weights": (".trit", independent.write({"w": case.weights}))}
+        for part in ("x", "y", "scale", "dots"):
+            if (content := getattr(case, part)) is not None:
+                parts[part] = (f".{part}.npy", matmul_cases.npy(content))
+        names = {part: f"{PRODUCTS}/{case.name}{ending}" for part, (ending, _) in parts.items()}
+        digests = {names[part]: sha256(data).hexdigest() for part, (_, data) in parts.items()}
+        dtype = next(name for name, known in matmul_cases.DTYPES.items() if case.x.dtype == known)
+        listed.append(
+            {"id": f"{PRODUCTS}/{case.name}", **names, "dtype": dtype, "sha256": digests, "why": case.why}
+        )
+        files |= {names[part]: data for part, (_, data) in parts.items()}
+    return listed, files
+
+
+def manifest(cases: list[Case], products: list[Json]) -> Json:
+    """The manifest of all cases, vectors and products."""
     vectors = all_vectors()
     verdicts = Counter(verdict_of(case.clause) for case in cases)
     counts = {name: verdicts[name] for name in ("valid", "invalid", "unsupported")}
     return {
         "format": FORMAT,
-        "counts": counts | {"vectors": len(vectors)},
+        "counts": counts | {"vectors": len(vectors), "products": len(products)},
         "notes": {
             f.flag: {
                 "kind": f.kind,
@@ -999,15 +1027,16 @@ def manifest(cases: list[Case]) -> Json:
         },
         "cases": [of_case(case) for case in cases],
         "vectors": vectors,
+        "products": products,
     }
 
 
 def dumped(content: Json) -> str:
-    """JSON in ASCII with a line for each note, case and vector, so that a change is a small difference."""
+    """JSON in ASCII, a line for each note, case, vector and product: a change is a small difference."""
     lines = [f' "format": {json.dumps(content["format"])}', f' "counts": {json.dumps(content["counts"])}']
     notes = ",\n".join(f"  {json.dumps(flag)}: {json.dumps(note)}" for flag, note in content["notes"].items())
     lines.append(f' "notes": {{\n{notes}\n }}')
-    for key in ("cases", "vectors"):
+    for key in ("cases", "vectors", "products"):
         rows = ",\n".join(f"  {json.dumps(row)}" for row in content[key])
         lines.append(f' "{key}": [\n{rows}\n ]')
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -1015,13 +1044,14 @@ def dumped(content: Json) -> str:
 
 def made() -> dict[str, bytes]:
     """Every file by its place in fixtures/."""
-    cases = all_cases()
-    return {file_of(case): case.data for case in cases} | {MANIFEST: dumped(manifest(cases)).encode()}
+    cases, (products, files) = all_cases(), product_files()
+    files |= {file_of(case): case.data for case in cases}
+    return files | {MANIFEST: dumped(manifest(cases, products)).encode()}
 
 
 def stored(folder: Path = FIXTURES) -> set[str]:
     """Places of all files that stand where only this command writes."""
-    places = [path for name in FOLDERS for path in (folder / name).rglob("*") if path.is_file()]
+    places = [path for name in (*FOLDERS, PRODUCTS) for path in (folder / name).rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix() for path in places}
 
 

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from traceability import NO_FILE, Json, Row, load, matrix
+from traceability import NO_FILE, TOO_BIG, Json, Row, load, matrix
 
 from tritcodec import TritTensor, open_file, save_file
 from tritcodec.canonical import Cursor
@@ -206,7 +206,8 @@ def registry(rows: list[Row], cases: dict[str, Json]) -> str:
             case = shortest([cases[name] for name in row.broken])
             verdict, example = case["verdict"], f"{case['why']}: `{case['id']}`"
         else:
-            verdict, example = "—", NO_FILE[requirement.id]
+            example = NO_FILE[requirement.id]
+            verdict = "invalid" if example == TOO_BIG else "—"
         lines.append(f"| {requirement.id} | {requirement.section} | {verdict} | {example} |")
     return "\n".join(lines)
 

@@ -19,8 +19,10 @@ from tritcodec import (
     TritError,
     TritFile,
     TritTensor,
+    group_dots,
     join,
     layouts,
+    matmul,
     open_file,
     pack,
     split,
@@ -172,6 +174,34 @@ def layout_of(request: Request) -> tuple[str, int, int, int]:
     return layout, depth, rows, columns
 
 
+def request_matmul(request: Request) -> Result:
+    """The exact product of x and a tensor."""
+    x, tensor = operands(request)
+    scale = None
+    if request.get("scale") is not None:
+        scale = octets(request["scale"]).view("<f4")
+    return {"y": matmul(x, tensor, scale=scale).astype("<f4").tobytes().hex()}
+
+
+def request_group_dots(request: Request) -> Result:
+    """The dots of the groups of x and a tensor."""
+    return {"dots": group_dots(*operands(request)).astype("<i4").tobytes().hex()}
+
+
+def operands(request: Request) -> tuple[np.ndarray, TritTensor]:
+    """x, rows as long as those of the tensor, and the tensor."""
+    dtypes = {**FLOATS, "I8": np.dtype(np.int8)}
+    with open_file(path(request)) as file:
+        tensor = file.get_tensor(field(request, "tensor", str))
+    if not isinstance(tensor, TritTensor) or request.get("dtype") not in dtypes:
+        raise Skip("matmul takes a trit tensor, and x of dtype F32, F16, BF16 or I8")
+    dtype = dtypes[request["dtype"]]
+    data = octets(field(request, "x", str))
+    if data.size % (dtype.itemsize * tensor.shape[-1]):
+        raise Skip(f"x is no whole rows of {tensor.shape[-1]}")
+    return data.view(dtype).reshape(-1, tensor.shape[-1]), tensor
+
+
 COMMANDS: dict[str, Callable[[Request], Result]] = {
     "verify": verify,
     "header": header,
@@ -182,6 +212,8 @@ COMMANDS: dict[str, Callable[[Request], Result]] = {
     "join": request_join,
     "to_layout": request_to_layout,
     "from_layout": request_from_layout,
+    "matmul": request_matmul,
+    "group_dots": request_group_dots,
 }
 
 

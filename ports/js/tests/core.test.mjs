@@ -29,7 +29,8 @@ test("every quoted sentence stands in SPEC.md under its id", () => {
 });
 
 test("every requirement on files and readers is quoted", () => {
-  const ids = [...SPEC.matchAll(/\*\*([A-Z]+-\d+)\.\*\*/g)].map(([, id]) => id);
+  const all = [...SPEC.matchAll(/\*\*([A-Z]+-\d+)\.\*\*/g)].map(([, id]) => id);
+  const ids = all.filter((id) => !/^(MM|XL|IDX)-/.test(id)); // products, layouts and folders: not this port's
   const quoted = new Set(QUOTED.map(([, id]) => id));
   const elsewhere = ["TEN-10", "READ-1", "WRITE-1", "WRITE-2", "WRITE-3", "VERIFY-1", "VERIFY-2"]; // no one line's
   assert.deepEqual(ids.filter((id) => !quoted.has(id)), elsewhere);

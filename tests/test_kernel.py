@@ -1,0 +1,314 @@
+"""SPEC 10.4: correct kernels pass, whatever their order of adding; wrong ones do not."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import adversarial
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from strategies import quick
+from wrong_kernels import WRONG
+
+import tritcodec as tc
+from tritcodec.errors import TritError
+from tritcodec.kernel import ulps
+from tritcodec.tensor import TritTensor
+
+ROOT = Path(__file__).parents[1]
+F32 = npt.NDArray[np.float32]
+LAYER = load_file(ROOT / "fixtures" / "minilm" / "model.safetensors")[
+    "encoder.layer.0.attention.self.query.weight"
+]
+TENSORS = {depth: tc.quantize(LAYER[:60, :376], depth) for depth in (1, 2, 3, 4)}  # 23 groups and a half
+FLOATS = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+def activations(rows: int, columns: int) -> F32:
+    """Ordinary float32 activations."""
+    return np.random.default_rng(7).standard_normal((rows, columns)).astype(np.float32)
+
+
+# Kernels
+
+
+def sequential(x: np.ndarray, w: np.ndarray, order: npt.NDArray[np.intp], dtype: Any) -> np.ndarray:
+    """Products added one by one, each operation rounded to *dtype*."""
+    x, w = x.astype(dtype), w.astype(dtype)
+    total = np.zeros((len(x), len(w)), dtype)
+    for k in order:
+        total = total + np.multiply.outer(x[:, k], w[:, k])
+    return total
+
+
+def pairwise(x: F32, w: F32) -> F32:
+    """Products added in a tree."""
+    terms = x[:, None, :] * w[None, :, :]
+    while terms.shape[-1] > 1:
+        if terms.shape[-1] % 2:
+            terms = np.concatenate([terms, np.zeros_like(terms[..., :1])], axis=-1)
+        terms = terms[..., ::2] + terms[..., 1::2]
+    return terms[..., 0]
+
+
+def by_groups(x: np.ndarray, t: TritTensor, dtype: Any = np.float32) -> np.ndarray:
+    """What fused kernels do: sums of x * level in a group, times its scale, then over the groups."""
+    levels, scales = t.levels().astype(dtype), t.scales().astype(dtype)
+    total = np.zeros((len(x), t.form.rows), dtype)
+    for g in range(t.form.groups):
+        some = range(g * t.group_size, min((g + 1) * t.group_size, t.form.columns))
+        total = total + sequential(x, levels, np.array(some), dtype) * scales[:, g]
+    return total
+
+
+ORDERS: dict[str, Callable[[int], npt.NDArray[np.intp]]] = {
+    "forward": np.arange,
+    "backward": lambda n: np.arange(n)[::-1],
+    "random": lambda n: np.random.default_rng(1).permutation(n),
+}
+
+
+@pytest.mark.parametrize("depth", TENSORS)
+def test_correct_kernels_pass(depth: int) -> None:
+    """float32 in any order, fused or not; the exact result has no error, the others some."""
+    t, x = TENSORS[depth], activations(5, 376)
+    w = t.dequantize("F32")
+    kernels = {
+        "sgemm": x @ w.T,
+        "pairwise": pairwise(x, w),
+        "groups": by_groups(x, t),
+        **{name: sequential(x, w, order(376), np.float32) for name, order in ORDERS.items()},
+    }
+    for name, y in kernels.items():
+        report = tc.check_matmul(y, x, t)
+        assert report.ok, f"{name}: {report}"
+        assert 0 < report.units.max() < 1
+        assert report.equal < y.size
+    report = tc.check_matmul(tc.matmul(x, t), x, t)
+    assert (report.ok, report.equal, report.units.max(), report.worst) == (True, 300, 0, None)
+
+
+@quick
+@given(
+    st.sampled_from(list(adversarial.KINDS)),
+    st.integers(0, 2**32),
+    st.integers(0, 12),
+    st.sampled_from([*FLOATS]),
+)
+def test_no_correct_kernel_is_refused(kind: str, seed: int, columns: int, accumulate: str) -> None:
+    """On whatever is hard, overflow and underflow included, in three arithmetics, with a scale (MM-8)."""
+    x, w = adversarial.problem(kind, seed, 4, 5, columns)
+    scale = adversarial.spread(np.random.default_rng(seed), (4,), 8)
+    order = np.random.default_rng(seed).permutation(x.shape[1])
+    dtype = FLOATS[accumulate]
+    with np.errstate(all="ignore"):
+        y = sequential(x, w, order, dtype)
+        assert tc.check_matmul(y, x, w, accumulate).ok
+        assert tc.check_matmul(y.astype(np.float32), x, w, accumulate).ok
+        scaled = y * scale[:, None].astype(dtype)
+        if np.isfinite(scale.astype(dtype)).all() and (scale.astype(dtype) == scale).all():
+            assert tc.check_matmul(scaled, x, w, accumulate, scale=scale).ok
+
+
+def test_half_precision_has_a_bound_of_its_own() -> None:
+    """Sums in float16 or bfloat16 pass as such, and fail as float32."""
+    t, x = TENSORS[2], activations(5, 376)
+    for name in ("float16", "bfloat16"):
+        for y in (
+            sequential(x, t.dequantize("F32"), np.arange(376), FLOATS[name]),
+            by_groups(x, t, FLOATS[name]),
+        ):
+            assert tc.check_matmul(y, x, t, name).ok
+            assert not tc.check_matmul(y.astype(np.float32), x, t).ok
+
+
+def test_a_narrow_result_may_be_rounded() -> None:
+    """float32 sums given as float16 or bfloat16 pass; what is cut off instead of rounded does not."""
+    t, x = TENSORS[3], activations(5, 376)
+    y = x @ t.dequantize("F32").T
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        report = tc.check_matmul(y.astype(dtype), x, t)
+        assert report.ok
+        assert report.dtype == np.dtype(dtype).name
+    cut = (y.view(np.uint32) & 0xFFFF_0000).view(np.float32).astype(ml_dtypes.bfloat16)
+    assert not tc.check_matmul(cut, x, t).ok
+
+
+def test_integer_kernels_are_judged_with_their_scale() -> None:
+    """int8 activations with a scale a row: integer dots, then float32 in any order."""
+    t, rng = TENSORS[4], np.random.default_rng(3)
+    x = rng.integers(-127, 128, (5, 376)).astype(np.int8)
+    scale = rng.uniform(0.001, 0.1, 5).astype(np.float32)
+    dots = tc.group_dots(x, t)
+    y = scale[:, None] * np.einsum("mng,ng->mn", dots.astype(np.float32), t.scales())
+    assert tc.check_matmul(y, x, t, scale=scale).ok
+    assert not tc.check_matmul(y, x, t).ok
+    assert not tc.check_matmul(np.nextafter(scale, np.float32(1))[:, None] * 1.001 * y, x, t, scale=scale).ok
+
+
+# Wrong kernels
+
+
+@pytest.mark.parametrize("depth", TENSORS)
+@pytest.mark.parametrize("mutant", WRONG)
+def test_wrong_kernels_fail(mutant: str, depth: int) -> None:
+    """Every fault shows with `probe`, by far; all but the least also with ordinary activations."""
+    t = TENSORS[depth]
+    x = tc.probe(376)
+    assert tc.check_matmul(x @ t.dequantize("F32").T, x, t).ok
+    report = tc.check_matmul(WRONG[mutant](x, t), x, t)
+    assert not report.ok
+    assert report.units.max() > 20
+    if mutant != "activations cut to half":
+        x = activations(32, 376)
+        assert not tc.check_matmul(WRONG[mutant](x, t), x, t).ok
+
+
+def test_the_probe_meets_every_column_once() -> None:
+    """Each column has one number that is not 0, of 24 bits or nearly, and a row has eight."""
+    for columns in (0, 1, 7, 8, 9, 100, 4096):
+        x = tc.probe(columns)
+        assert x.shape == (-(-columns // 8), columns)
+        assert ((x != 0).sum(axis=0) == 1).all()
+        assert (x != 0).sum(axis=1).max(initial=0) <= 8
+        used = np.abs(x[x != 0])
+        assert ((used >= 1) & (used < 2)).all()
+        assert len(set(used.tolist())) == columns
+
+
+# The report
+
+
+def test_the_page_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples in docs/matmul.md give what they show, and its table is of all faults, and found."""
+    monkeypatch.chdir(ROOT)
+    page = ROOT / "docs" / "matmul.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|.*\|$", page.read_text("utf-8"), re.MULTILINE)
+    shown = {name: float(units) for name, units in rows if name in WRONG}
+    assert shown.keys() == WRONG.keys()
+    x, tensors = tc.probe(376), TENSORS.values()
+    for mutant, kernel in WRONG.items():
+        least = min(float(tc.check_matmul(kernel(x, t), x, t).units.max()) for t in tensors)
+        assert 0.02 < least / shown[mutant] < 50  # another part of the layer: as easy to find
+
+
+def test_the_bound_is_sharp() -> None:
+    """Just inside the bound an element passes, just outside it fails, and is reported as the worst (MM-9)."""
+    t, x = TENSORS[2], activations(3, 376)
+    y = tc.matmul(x, t)
+    terms = int(np.count_nonzero(x[1] * t.dequantize("F32")[4]))
+    total = sum(
+        abs(Fraction(float(a)) * Fraction(float(b)))
+        for a, b in zip(x[1], t.dequantize("F32")[4], strict=True)
+    )
+    bound = ((1 + Fraction(1, 2**24)) ** (terms + 1) - 1) * total
+    for factor, ok in [(0.999, True), (1.001, False), (-0.999, True), (-1.001, False)]:
+        wrong = y.copy()
+        wrong[1, 4] = float(y[1, 4]) + factor * float(bound)
+        report = tc.check_matmul(wrong, x, t)
+        assert report.ok == ok
+        assert report.outside == (not ok)
+        assert report.worst is not None
+        assert report.worst.index == (1, 4)
+        assert report.worst.units == pytest.approx(abs(factor), rel=1e-3)
+        assert report.worst.terms == terms
+        assert report.worst.bound == pytest.approx(float(bound), rel=1e-5)
+        assert ("ok" if ok else "WRONG") in str(report).splitlines()[0]
+
+
+def test_the_worst_element_can_be_computed_again() -> None:
+    """Its rows, scale and sums are in the report, at its place among all leading axes."""
+    t, x = TENSORS[3], activations(6, 376).reshape(2, 3, 376)
+    y = tc.matmul(x, t, scale=np.float32(0.5))
+    y[1, 2, 11] *= np.float32(1.5)
+    worst = tc.check_matmul(y, x, t, scale=np.float32(0.5)).worst
+    assert worst is not None
+    assert worst.index == (1, 2, 11)
+    assert worst.got == y[1, 2, 11]
+    assert (worst.x == x[1, 2]).all()
+    assert (worst.w == t.dequantize("F32")[11]).all()
+    assert worst.scale == 0.5
+    assert worst.expected == pytest.approx(worst.scale * (worst.x @ worst.w), rel=1e-6)
+    assert worst.exact == pytest.approx(worst.expected, rel=1e-7)
+
+
+def test_ulps_are_counted() -> None:
+    """The histogram counts every element, by powers of two."""
+    t, x = TENSORS[1], activations(4, 376)
+    y = tc.matmul(x, t)
+    for column, distance in enumerate([1, 2, 3, 4, 5, 1000]):
+        y[0, column] = (y[0, column].view(np.int32) + np.int32(distance)).view(np.float32)
+    y[1, 0] = np.nan
+    report = tc.check_matmul(y, x, t)
+    assert report.ulps == {-1: 1, 0: 233, 1: 1, 2: 1, 4: 2, 8: 1, 1024: 1}
+    assert "NaN: 1" in str(report)
+    assert "3-4: 2" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "distance"),
+    [
+        (0.0, -0.0, 0),
+        (1.0, 1 + 2.0**-23, 1),
+        (-(2.0**-149), 2.0**-149, 2),
+        (np.inf, np.finfo(np.float32).max, 1),
+        (np.inf, -np.inf, 2 * 0x7F80_0000),
+        (-1.0, -1.0, 0),
+        (np.nan, np.nan, 0),
+        (np.nan, 1.0, -1),
+        (1.0, np.nan, -1),
+    ],
+)
+def test_distance_in_ulps(a: float, b: float, distance: int) -> None:
+    """Neighbours are one apart, across zero and up to infinity."""
+    assert ulps(np.array([a], np.float32), np.array([b], np.float32)).tolist() == [distance]
+
+
+def test_nan_and_infinity_have_to_be_right() -> None:
+    """Where the exact result is either, nothing else passes; elsewhere neither does without a reason."""
+    w = np.ones((2, 3), np.float32)
+    x = np.array([[1, np.nan, 1], [np.inf, 1, 1], [1, 2, 3], [3e38, 3e38, -3e38]], np.float32)
+    y = tc.matmul(x, w)
+    assert tc.check_matmul(y, x, w).ok
+    for row, value in [(0, 1.0), (0, np.inf), (1, -np.inf), (1, np.nan), (1, 3e38), (2, np.inf), (2, np.nan)]:
+        wrong = y.copy()
+        wrong[row, 1] = value
+        report = tc.check_matmul(wrong, x, w)
+        assert report.outside == 1
+        assert report.units[row, 1] == np.inf
+    y[3, 0] = np.inf  # 3e38 + 3e38 overflows on the way
+    report = tc.check_matmul(y, x, w)
+    assert (report.ok, report.overflowing) == (True, 1)
+
+
+def test_nothing_to_judge() -> None:
+    """Empty products and products of zeros."""
+    assert tc.check_matmul(np.zeros((0, 60), np.float32), np.zeros((0, 376), np.float32), TENSORS[1]).ok
+    x = np.zeros((2, 376), np.float32)
+    assert tc.check_matmul(np.zeros((2, 60), np.float32), x, TENSORS[1]).ok
+    assert not tc.check_matmul(np.full((2, 60), 2.0**-149, np.float32), x, TENSORS[1]).ok
+
+
+@pytest.mark.parametrize(
+    ("y", "accumulate", "message"),
+    [
+        (np.zeros((2, 60)), "float32", "not float64"),
+        (np.zeros((60, 2), np.float32), "float32", r"\(2, 60\), not float32 \(60, 2\)"),
+        (np.zeros((2, 60), np.float32), "tf32", "'tf32', none of float64, float32, float16, bfloat16"),
+    ],
+)
+def test_unfit_arguments_are_refused(y: np.ndarray, accumulate: str, message: str) -> None:
+    """With what was found and what fits."""
+    with pytest.raises(TritError, match=message):
+        tc.check_matmul(y, activations(2, 376), TENSORS[1], accumulate)
