@@ -20,6 +20,7 @@ from .packing import (
     pack_digits,
     packed_rows,
     unpack,
+    unpack_box,
     unpack_digits,
 )
 from .trits import BASE, MAX_DEPTH, check_depth, check_levels, is_integer, largest_level, offset_levels
@@ -285,9 +286,10 @@ class TritTensor:
         result = self._output(dtype, out)
         flat = result.reshape(self.form.rows, self.form.columns)
         decode = self._decoder(result.dtype)
-        tile = np.empty(max(TILE_WEIGHTS, self.group_size * ROWS_PER_BYTE), np.uint8)
+        tile = min(max(TILE_WEIGHTS, self.group_size * ROWS_PER_BYTE), self.planes[-1].size * ROWS_PER_BYTE)
+        room = np.empty((self.depth + 2) * tile, np.uint8)
         for start, stop, left, right in self._bands():
-            self._decode_band(decode, tile, start, left, flat[start:stop, left:right])
+            self._decode_band(decode, room, start, left, flat[start:stop, left:right])
         return result
 
     def truncate(self, depth: int) -> TritTensor:
@@ -343,19 +345,21 @@ class TritTensor:
             for start, stop in row_ranges(form.rows, right - left, BAND_WEIGHTS):
                 yield start, stop, left, right
 
-    def _decode_band(self, decode: Decoder, tile: U8, start: int, left: int, out: np.ndarray) -> None:
+    def _decode_band(self, decode: Decoder, room: U8, start: int, left: int, out: np.ndarray) -> None:
         """Write into *out* the weights of as many rows from *start* and columns from *left*.
 
-        *tile* is room for levels: one array for all, which the system need not page in each time.
+        *room* is for the levels of a tile and what they come from: one array
+        for all tiles, which the system need not page in each time.
         """
         height, width = out.shape
         first, last = left // self.group_size, -(-(left + width) // self.group_size)
         codes = np.empty((height, last - first), np.uint8)
-        _unpack(self.planes[:CODE_TRITS], start, first, codes)
+        unpack_digits(_cut(self.planes[:CODE_TRITS], start, first, codes), codes)
         planes = self.planes[: CODE_TRITS - 1 : -1]
         for top, end in row_ranges(height, width, TILE_WEIGHTS):
-            levels = tile[: (end - top) * width].reshape(-1, width)
-            _unpack(planes, start + top, left, levels, minus=largest_level(self.depth))
+            levels = room[: (end - top) * width].reshape(-1, width)
+            box = _cut(planes, start + top, left, levels)
+            unpack_box(box, levels, room[levels.size :], minus=largest_level(self.depth))
             decode(codes[top:end], levels.view(np.int8), out[top:end])
 
     def _decoder(self, dtype: np.dtype) -> Decoder:
@@ -428,10 +432,10 @@ def float_name(dtype: npt.DTypeLike) -> str:
     raise TritError(f"dtype {dtype} is none of {', '.join(FLOATS)}", clause="TEN-5")
 
 
-def _unpack(planes: Sequence[U8], start: int, left: int, out: U8, minus: int = 0) -> None:
-    """Fill *out* with the digits, less *minus*, of packed *planes* from row *start* and column *left*."""
+def _cut(planes: Sequence[U8], start: int, left: int, out: U8) -> list[U8]:
+    """What of packed *planes* holds as many digits as *out*, from row *start* and column *left* on."""
     box = slice(start // ROWS_PER_BYTE, packed_rows(start + len(out))), slice(left, left + out.shape[1])
-    unpack_digits([plane[box] for plane in planes], out, minus)
+    return [plane[box] for plane in planes]
 
 
 def _multiply(scales: F32, codes: U8, levels: I8, out: np.ndarray) -> None:
