@@ -683,9 +683,9 @@ def test_results_are_the_callers_own() -> None:
 
 @pytest.fixture(params=[1, 7, 64, 1_000])
 def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bands, tiles, chunks and boxes so small that a small tensor has many."""
+    """Bands, tiles and boxes so small that a small tensor has many."""
     names = [name for name in vars(tensor) if name.endswith("_WEIGHTS")]
-    assert {"TILE_WEIGHTS", "CHUNK_WEIGHTS"} <= {*names}
+    assert {"TILE_WEIGHTS", "BAND_WEIGHTS"} <= {*names}
     for name in names:
         monkeypatch.setattr(tensor, name, request.param)
     monkeypatch.setattr(packing, "BOX_BYTES", request.param)

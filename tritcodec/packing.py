@@ -125,8 +125,37 @@ def unpack_digits(planes: Sequence[U8], out: U8, minus: int = 0, axis: int = 0) 
     # One array serves all boxes: large ones may go back to the system, and fault in page by page again.
     work = np.empty((len(planes) + 1) * ROWS_PER_BYTE * min(BOX_BYTES, planes[0].size), np.uint8)
     for byte_box, box in boxes(out, axis):
-        _split_rows([plane[byte_box] for plane in planes], out[box], minus, axis, work)
+        unpack_box([plane[byte_box] for plane in planes], out[box], work, minus, axis)
     return out
+
+
+def unpack_box(planes: Sequence[U8], out: U8, work: U8, minus: int = 0, axis: int = 0) -> None:
+    """`unpack_digits` in one piece; *work* is uint8, 5 * (n + 1) times the size of a plane or more.
+
+    Digit i of byte b is q_i - 3 * q_(i+1) with q_i = b // 3^i, so the planes
+    are summed as Q_i = sum over p of 3^p * q_(p,i) and split into rows once.
+    """
+    n, shape = len(planes), planes[0].shape
+    work = work[: (n + 1) * ROWS_PER_BYTE * planes[0].size].reshape(n + 1, ROWS_PER_BYTE, *shape)
+    threefold, q = work[0], work[1:]
+    for p, plane in enumerate(planes):
+        q[p, 0] = plane
+    for i in range(1, ROWS_PER_BYTE):
+        np.floor_divide(q[:, i - 1], THREE, out=q[:, i])
+    Q = q[n - 1]
+    for p in reversed(range(n - 1)):  # Horner
+        Q *= THREE
+        Q += q[p]
+    upper = threefold[:-1]
+    np.multiply(Q[1:], THREE, out=upper)
+    upper += np.uint8(minus)
+    threefold[-1] = minus  # b // 3^5 is 0
+    out, Q, threefold = out.swapaxes(0, axis), Q.swapaxes(1, axis + 1), threefold.swapaxes(1, axis + 1)
+    whole, rest = divmod(len(out), ROWS_PER_BYTE)
+    fives = out[: whole * ROWS_PER_BYTE].reshape(whole, ROWS_PER_BYTE, *out.shape[1:])
+    np.subtract(Q[:, :whole], threefold[:, :whole], out=fives.swapaxes(0, 1))
+    if rest:
+        np.subtract(Q[:rest, whole], threefold[:rest, whole], out=out[-rest:])
 
 
 def check_plane(packed: U8, rows: int) -> None:
@@ -203,35 +232,6 @@ def _horner(terms: Sequence[U8 | np.uint8], out: U8) -> None:
         out += term
         out *= THREE
     out += terms[0]
-
-
-def _split_rows(planes: Sequence[U8], out: U8, minus: int, axis: int, work: U8) -> None:
-    """`unpack_digits` of one box; *work* holds 5 * (n + 1) times its bytes.
-
-    Digit i of byte b is q_i - 3 * q_(i+1) with q_i = b // 3^i, so the planes
-    are summed as Q_i = sum over p of 3^p * q_(p,i) and split into rows once.
-    """
-    n, shape = len(planes), planes[0].shape
-    work = work[: (n + 1) * ROWS_PER_BYTE * planes[0].size].reshape(n + 1, ROWS_PER_BYTE, *shape)
-    threefold, q = work[0], work[1:]
-    for p, plane in enumerate(planes):
-        q[p, 0] = plane
-    for i in range(1, ROWS_PER_BYTE):
-        np.floor_divide(q[:, i - 1], THREE, out=q[:, i])
-    Q = q[n - 1]
-    for p in reversed(range(n - 1)):  # Horner
-        Q *= THREE
-        Q += q[p]
-    np.multiply(Q[1:], THREE, out=threefold[:-1])
-    threefold[-1] = 0  # b // 3^5
-    if minus:
-        threefold += np.uint8(minus)
-    out, Q, threefold = out.swapaxes(0, axis), Q.swapaxes(1, axis + 1), threefold.swapaxes(1, axis + 1)
-    whole, rest = divmod(len(out), ROWS_PER_BYTE)
-    fives = out[: whole * ROWS_PER_BYTE].reshape(whole, ROWS_PER_BYTE, *out.shape[1:])
-    np.subtract(Q[:, :whole], threefold[:, :whole], out=fives.swapaxes(0, 1))
-    if rest:
-        np.subtract(Q[:rest, whole], threefold[:rest, whole], out=out[-rest:])
 
 
 def _axis(array: np.ndarray, axis: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .codebook import CODE_TRITS
 from .errors import TritError
 from .header import (
     PREAMBLE_SIZE,
@@ -37,7 +38,7 @@ from .trits import check_depth
 Tensor = TritTensor | npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
 U8 = npt.NDArray[np.uint8]
-BLOCK_BYTES = 1 << 19  # read, hashed and checked at once, while it is in cache
+BLOCK_BYTES = 1 << 20  # read, hashed and checked at once, while it is in cache
 
 
 class Source:
@@ -269,8 +270,12 @@ def read_directory(source: Source) -> tuple[Preamble, Header, list[Segment]]:
 
 
 def block_buffer() -> U8:
-    """Room for a block, aligned to a page: the system copies into it up to twice as fast."""
-    return np.frombuffer(mmap.mmap(-1, BLOCK_BYTES), np.uint8)
+    """Room for a block, aligned to a page: some CPUs copy into it six times as fast as beside one.
+
+    It comes from the heap, which keeps its pages: those of a new mapping fault in one by one, every time.
+    """
+    room = np.empty(BLOCK_BYTES + mmap.PAGESIZE, np.uint8)
+    return room[-room.ctypes.data % mmap.PAGESIZE :][:BLOCK_BYTES]
 
 
 def scan(source: Source, segment: Segment, buffer: U8, report: Callable[[TritError], None]) -> Iterator[U8]:
@@ -306,7 +311,7 @@ def block_errors(block: U8, segment: Segment, start: int) -> Iterator[TritError]
     if at is not None:
         yield _byte_error(segment, start + at, f"{block[at]} is above {MAX_BYTE}", "PACK-2")
     form = segment.entry.form
-    last_row = segment.size - form.plane_shapes[segment.part][1]
+    last_row = segment.size - (form.groups if segment.part < CODE_TRITS else form.columns)
     skipped = max(0, last_row - start)
     at = invalid_padding(block[skipped:], form.rows)
     if at is not None:

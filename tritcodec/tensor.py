@@ -20,6 +20,7 @@ from .packing import (
     pack_digits,
     packed_rows,
     unpack,
+    unpack_box,
     unpack_digits,
 )
 from .trits import BASE, MAX_DEPTH, check_depth, check_levels, is_integer, largest_level, offset_levels
@@ -29,8 +30,7 @@ MAX_ELEMENTS = 1 << 48
 MAX_GROUP_SIZE = 65_536
 GROUP_SIZE = 16  # the default
 BAND_WEIGHTS = 1 << 22  # weights whose codes are unpacked at once: fewer codes do not pay for NumPy's calls
-TILE_WEIGHTS = 1 << 19  # of these, weights whose levels are unpacked at once
-CHUNK_WEIGHTS = 1 << 18  # of these, weights decoded at once: as float32, a megabyte
+TILE_WEIGHTS = 1 << 19  # of these, weights decoded at once: with fewer, NumPy's calls outweigh the caches
 
 U8 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int8]
@@ -286,9 +286,10 @@ class TritTensor:
         result = self._output(dtype, out)
         flat = result.reshape(self.form.rows, self.form.columns)
         decode = self._decoder(result.dtype)
-        tile = np.empty(max(TILE_WEIGHTS, self.group_size * ROWS_PER_BYTE), np.uint8)
+        tile = min(max(TILE_WEIGHTS, self.group_size * ROWS_PER_BYTE), self.planes[-1].size * ROWS_PER_BYTE)
+        room = np.empty((self.depth + 2) * tile, np.uint8)
         for start, stop, left, right in self._bands():
-            self._decode_band(decode, tile, start, left, flat[start:stop, left:right])
+            self._decode_band(decode, room, start, left, flat[start:stop, left:right])
         return result
 
     def truncate(self, depth: int) -> TritTensor:
@@ -344,30 +345,29 @@ class TritTensor:
             for start, stop in row_ranges(form.rows, right - left, BAND_WEIGHTS):
                 yield start, stop, left, right
 
-    def _decode_band(self, decode: Decoder, tile: U8, start: int, left: int, out: np.ndarray) -> None:
+    def _decode_band(self, decode: Decoder, room: U8, start: int, left: int, out: np.ndarray) -> None:
         """Write into *out* the weights of as many rows from *start* and columns from *left*.
 
-        *tile* is room for levels: one array for all, which the system need not page in each time.
+        *room* is for the levels of a tile and what they come from: one array
+        for all tiles, which the system need not page in each time.
         """
         height, width = out.shape
-        right, step = left + width, max(1, CHUNK_WEIGHTS // width)
-        groups = left // self.group_size, -(-right // self.group_size)
-        codes = np.empty((height, groups[1] - groups[0]), np.uint8)
-        _unpack(self.planes[:CODE_TRITS], start, groups[0], codes)
+        first, last = left // self.group_size, -(-(left + width) // self.group_size)
+        codes = np.empty((height, last - first), np.uint8)
+        unpack_digits(_cut(self.planes[:CODE_TRITS], start, first, codes), codes)
         planes = self.planes[: CODE_TRITS - 1 : -1]
         for top, end in row_ranges(height, width, TILE_WEIGHTS):
-            levels = tile[: (end - top) * width].reshape(-1, width)
-            _unpack(planes, start + top, left, levels, minus=largest_level(self.depth))
-            for row in range(top, end, step):
-                stop = min(row + step, end)
-                decode(codes[row:stop], levels[row - top : stop - top].view(np.int8), out[row:stop])
+            levels = room[: (end - top) * width].reshape(-1, width)
+            box = _cut(planes, start + top, left, levels)
+            unpack_box(box, levels, room[levels.size :], minus=largest_level(self.depth))
+            decode(codes[top:end], levels.view(np.int8), out[top:end])
 
     def _decoder(self, dtype: np.dtype) -> Decoder:
         """The function that writes weights of *dtype*, given their codes and levels."""
         scales, H = self._scale_table()[:, None], largest_level(self.depth)
         size = min(self.group_size, self.form.columns)
         if dtype == np.float32:
-            return partial(_multiply, np.repeat(scales, size, axis=1), np.empty(CHUNK_WEIGHTS, np.float32))
+            return partial(_multiply, np.repeat(scales, size, axis=1))
         values = (scales * np.arange(-H, H + 1, dtype=np.float32)).astype(dtype)
         zeros = np.arange(H, values.size, 2 * H + 1, dtype=np.int16)[:, None]  # where a code's level is 0
         return partial(_look_up, values, np.repeat(zeros, size, axis=1))
@@ -432,16 +432,14 @@ def float_name(dtype: npt.DTypeLike) -> str:
     raise TritError(f"dtype {dtype} is none of {', '.join(FLOATS)}", clause="TEN-5")
 
 
-def _unpack(planes: Sequence[U8], start: int, left: int, out: U8, minus: int = 0) -> None:
-    """Fill *out* with the digits, less *minus*, of packed *planes* from row *start* and column *left*."""
+def _cut(planes: Sequence[U8], start: int, left: int, out: U8) -> list[U8]:
+    """What of packed *planes* holds as many digits as *out*, from row *start* and column *left* on."""
     box = slice(start // ROWS_PER_BYTE, packed_rows(start + len(out))), slice(left, left + out.shape[1])
-    unpack_digits([plane[box] for plane in planes], out, minus)
+    return [plane[box] for plane in planes]
 
 
-def _multiply(scales: F32, room: F32, codes: U8, levels: I8, out: np.ndarray) -> None:
+def _multiply(scales: F32, codes: U8, levels: I8, out: np.ndarray) -> None:
     """Write scales[c] * k into *out*, float32; a row of *scales*, (27, size), holds one value.
-
-    *room* is for the levels of a chunk as float32.
 
     "A weight MUST decode to step[c] * 3^shift * k, exactly, in binary32.": 18 significant bits
     times an integer of at most 40, 6 bits, fit in 24, so that no product rounds.
@@ -449,9 +447,7 @@ def _multiply(scales: F32, room: F32, codes: U8, levels: I8, out: np.ndarray) ->
     """
     fits = out.flags.c_contiguous and out.shape[1] % scales.shape[1] == 0
     spread = _spread(scales, codes, out if fits else None)
-    factors = room[: levels.size].reshape(levels.shape) if levels.size <= room.size else levels
-    np.copyto(factors, levels)
-    np.multiply(spread[:, : out.shape[1]], factors, out=out)
+    np.multiply(spread[:, : out.shape[1]], levels, out=out)
 
 
 def _look_up(values: np.ndarray, zeros: I16, codes: U8, levels: I8, out: np.ndarray) -> None:

@@ -96,6 +96,8 @@ def _verify(source: Source, report: Report, progress: Callable[[int], object]) -
 
 
 def _verify_gap(source: Source, start: int, stop: int, after: str, report: Report) -> None:
+    if start == stop:
+        return
     # "Every byte that belongs to neither preamble, header nor segment MUST be zero."
     gap = source.read(stop - start, start)
     zeros = len(gap) - len(gap.lstrip(b"\0"))
