@@ -114,6 +114,18 @@ def _ties(rng: Rng, m: int, n: int, columns: int) -> Problem:
     return _with_tail(rng, m, n, columns, x_tail, w_tail)
 
 
+def _beside_ties(rng: Rng, m: int, n: int, columns: int) -> Problem:
+    """Sums between a midpoint of two float32 numbers and the float64 number next to it."""
+    exponent = int(rng.integers(-60, 100))
+    number = np.ldexp(rng.integers(1 << 23, 1 << 24, m) * rng.choice([-1.0, 1.0], m), exponent)
+    half = np.ldexp(rng.choice([-0.5, 0.5, 1.5], n), exponent)
+    beside = np.ldexp(rng.choice([-1.0, 0.0, 1.0], n), exponent - 29)  # a unit in the last place of float64
+    trace = np.ldexp(rng.choice([-1.0, 1.0], n), exponent - 29 - int(rng.integers(1, 50)))
+    x_tail = np.stack([number, np.ones(m), np.ones(m), np.ones(m)], axis=1).astype(np.float32)
+    w_tail = np.stack([np.ones(n), half, beside, trace], axis=1).astype(np.float32)
+    return _with_tail(rng, m, n, columns, x_tail, w_tail)
+
+
 def _subnormal(rng: Rng, m: int, n: int, columns: int) -> Problem:
     """Results around the least numbers, and sums that round to a zero of their sign."""
     x = np.ldexp(spread(rng, (m, columns), 4), int(rng.integers(-80, -70))).astype(np.float32)
@@ -152,6 +164,7 @@ KINDS: dict[str, Callable[[Rng, int, int, int], Problem]] = {
     "zeros": _zeros,
     "cancelling": _cancelling,
     "ties": _ties,
+    "beside ties": _beside_ties,
     "subnormal": _subnormal,
     "overflow": _overflow,
 }

@@ -292,6 +292,7 @@ GIVEN = {  # clauses that functions are given, one each: its cases are tried fir
     "utf8": "HDR-6",
     "check_name": "NAME-2",
     "binary": "CB-1",
+    "_decode": "XL-3",
 }
 LIMITED = {"array": [ast.Constant(1 << 62), ast.Constant("")], "map_keys": [], "utf8": []}  # lifted limits
 

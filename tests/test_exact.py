@@ -144,3 +144,15 @@ def test_a_trace_decides_a_tie(top: float, trace: float) -> None:
         expected = round_fraction(Fraction(top) + Fraction(trace))
         assert y[0].view(np.uint32) == expected.view(np.uint32)
         assert y[1] == -expected
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("trace", [2.0**-64 * (1 - 2.0**-20), 2.0**-90, -(2.0**-90), -(2.0**-64)])
+@pytest.mark.parametrize("last", [-1, 0, 1])
+@pytest.mark.parametrize("middle", [1 + 2.0**-24, 1 + 3 * 2.0**-24, 1.0, 2 - 2.0**-24])
+def test_the_number_beside_a_midpoint(middle: float, last: int, trace: float, sign: int) -> None:
+    """Sums between a midpoint, or a number, and the double next to it: they do not land on it."""
+    beside = np.nextafter(middle, np.inf * last) if last else middle
+    parts = [sign * beside, sign * trace]
+    y = round_sums([np.array([part]) for part in parts])
+    assert y.view(np.uint32)[0] == round_fraction(sum(map(Fraction, parts), Fraction(0))).view(np.uint32)

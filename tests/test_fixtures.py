@@ -92,9 +92,10 @@ def test_manifest_has_its_form() -> None:
 
 
 def test_counts_are_those_declared() -> None:
-    """As many cases of each verdict, and vectors, as the manifest says, and as were asked for."""
+    """As many cases of each verdict, vectors and products as the manifest says, and as were asked for."""
     counts = Counter(case["verdict"] for case in CASES)
-    assert dict(counts) | {"vectors": len(MANIFEST["vectors"])} == MANIFEST["counts"]
+    counts |= Counter({part: len(MANIFEST[part]) for part in ("vectors", "products")})
+    assert dict(counts) == MANIFEST["counts"]
     single = [case for case in BROKEN if case["verdict"] == "invalid" and "several" not in case["flags"]]
     assert len(single) >= 600
     assert len(VALID) >= 300

@@ -139,9 +139,11 @@ def round_sums(terms: Sequence[F64]) -> F32:
     Shewchuk's expansions: `parts` are kept so that they do not overlap, in
     increasing order; then every sum of lower parts is less than the last
     bit of the one above, and the sign of what the top misses is that of the
-    first part that it cannot take up. With that sign, the top is moved to its
-    neighbour: a double that lies on the same side of every float32 and of
-    every midpoint of two as the exact sum, for these are doubles of few bits.
+    first part that it cannot take up. So an exact sum that is no double lies between
+    the top and its neighbour, and is rounded to the one of the two whose last bit is 1: every
+    float32, and every midpoint of two, has a 0 there, and lies on the same side of both
+    (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms
+    using rounding to odd", IEEE Trans. Computers 57, 2008).
     """
     parts: list[F64] = []
     for term in terms:
@@ -154,12 +156,12 @@ def round_sums(terms: Sequence[F64]) -> F32:
         total, error = _two_sum(top, part)
         top = np.where(missed == 0, total, top)
         missed = np.where(missed == 0, error, missed)
-    toward = np.copysign(np.inf, missed)
+    even = (top.view(np.int64) & 1) == 0
     # "An element whose exact sum is zero MUST be +0."  (-0 + 0 is)
     # "An element whose exact sum is not zero MUST have the sign of the sum, even where it rounds to zero."
-    top = np.where(missed == 0, top + 0.0, np.nextafter(top, toward))
+    odd = np.where(even & (missed != 0), np.nextafter(top, np.copysign(np.inf, missed)), top + 0.0)
     with np.errstate(over="ignore"):  # to infinity, as IEEE 754 has it
-        return top.astype(np.float32)
+        return odd.astype(np.float32)
 
 
 def _sums(a: F64, b: F64, i: Index, j: Index) -> F64:
