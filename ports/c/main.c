@@ -112,15 +112,16 @@ static int8_t *bytes_of(const char *key, size_t i, size_t *n) {
     return (int8_t *)text;
 }
 
-/* A matrix of trits, *per_byte* rows to a byte: its bytes, how many they are, and its rows and columns. */
-static clause get_matrix(const char *key, uint64_t per_byte, int8_t **bytes, size_t *n, uint64_t shape[2]) {
+/* A matrix of trits, *per_byte* rows to a byte: its bytes, and its rows and columns. */
+static clause get_matrix(const char *key, uint64_t per_byte, int8_t **bytes, uint64_t shape[2]) {
     long long rows = integer_of("rows", -1), columns = integer_of("columns", -1);
-    *bytes = bytes_of(key, 0, n);
+    size_t n;
+    *bytes = bytes_of(key, 0, &n);
     if (*bytes == NULL || rows < 0 || columns < 0) return MALFORMED;
     shape[0] = (uint64_t)rows;
     shape[1] = (uint64_t)columns;
     uint64_t height = ceil_div(shape[0], per_byte);
-    bool fits = height == 0 || columns == 0 ? *n == 0 : *n % shape[1] == 0 && *n / shape[1] == height;
+    bool fits = height == 0 || columns == 0 ? n == 0 : n % shape[1] == 0 && n / shape[1] == height;
     return fits ? NULL : "PACK-1";
 }
 
@@ -150,7 +151,7 @@ static void put_text(const char *before, const struct file *f, const struct valu
     putchar('"');
 }
 
-static clause check_trits(const int8_t *trits, size_t n) {
+static clause check_trits(const int8_t *trits, uint64_t n) {
     /* "A trit MUST be -1, 0 or +1." */
     for (size_t i = 0; i < n; i++)
         if (trits[i] < -1 || trits[i] > 1) return "TRIT-1";
@@ -160,30 +161,30 @@ static clause check_trits(const int8_t *trits, size_t n) {
 static clause pack(void) {
     uint64_t shape[2];
     int8_t *trits;
-    size_t n;
-    TRY(get_matrix("trits", 1, &trits, &n, shape));
-    TRY(check_trits(trits, n));
-    for (n = 0; n < ceil_div(shape[0], 5) * shape[1]; n++) {
-        uint64_t row = n / shape[1] * 5;
+    TRY(get_matrix("trits", 1, &trits, shape));
+    TRY(check_trits(trits, shape[0] * shape[1]));
+    fputs(", \"result\": {\"packed\": \"", stdout);
+    for (uint64_t at = 0; at < ceil_div(shape[0], 5) * shape[1]; at++) {
+        uint64_t row = at / shape[1] * 5;
         int sum = 0;
         /* "byte[r, j] = sum over i = 0..4 of (t[5r+i, j] + 1) * 3^i" */
         for (unsigned i = 0; i < 5; i++, row++)
-            sum += ((row < shape[0] ? trits[row * shape[1] + n % shape[1]] : 0) + 1) * POWER[i];
-        trits[n] = (int8_t)sum; /* in the place of a trit that is not needed any more */
+            sum += ((row < shape[0] ? trits[row * shape[1] + at % shape[1]] : 0) + 1) * POWER[i];
+        put_byte(sum);
     }
-    put_hex(", \"result\": {\"packed\": ", trits, n);
+    putchar('"');
     return NULL;
 }
 
 static clause unpack(void) {
     uint64_t shape[2];
     int8_t *bytes;
-    size_t n;
-    TRY(get_matrix("packed", 5, &bytes, &n, shape));
+    TRY(get_matrix("packed", 5, &bytes, shape));
     const uint8_t *packed = (const uint8_t *)bytes;
-    for (size_t i = 0; i < n; i++) TRY(check_packed(packed[i], i, shape[0], shape[1]));
+    for (uint64_t at = 0; at < ceil_div(shape[0], 5) * shape[1]; at++)
+        TRY(check_packed(packed[at], at, shape[0], shape[1]));
     fputs(", \"result\": {\"trits\": \"", stdout);
-    for (size_t i = 0; i < shape[0] * shape[1]; i++)
+    for (uint64_t i = 0; i < shape[0] * shape[1]; i++)
         put_byte(trit_at(packed, i / shape[1], shape[1], i % shape[1]));
     putchar('"');
     return NULL;
@@ -214,7 +215,8 @@ static clause join(void) {
         if (depth == MAX_DEPTH) return "TEN-2";
         planes[depth] = bytes_of("planes", depth, &n);
         if (planes[depth] == NULL || (depth > 0 && n != size)) return MALFORMED;
-        TRY(check_trits(planes[depth], size = n));
+        TRY(check_trits(planes[depth], n));
+        size = n;
     }
     if (depth == 0) return "TEN-2";
     fputs(", \"result\": {\"levels\": \"", stdout);
