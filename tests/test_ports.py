@@ -192,7 +192,8 @@ def test_fuzzing_finds_bugs(bug: str, tmp_path: Path) -> None:
     right, wrong, what = WRONG[bug]
     source = (PORTS / "c" / "trit.c").read_text("utf-8")
     assert right in source
-    shutil.copy(PORTS / "c" / "main.c", tmp_path)
+    for file in ("main.c", "sha256.c"):
+        shutil.copy(PORTS / "c" / file, tmp_path)
     (tmp_path / "trit.c").write_text(source.replace(right, wrong), "utf-8")
     run([compiler, "-std=c99", "-O1", "-w", "-o", str(tmp_path / "trit"), str(tmp_path / "main.c")])
     done = fuzz([str(tmp_path / "trit")], "--inputs", "1500", "--save", str(tmp_path / "kept"))
