@@ -158,6 +158,18 @@ def test_what_cannot_be_read(name: str, argument: str, build: Build, tmp_path: P
     assert (done.returncode, done.stdout) == (2, b"")
 
 
+def test_c_example(tmp_path: Path) -> None:
+    """The program in the C port's README decodes appendix B of SPEC.md as it says."""
+    text = (PORTS / "c" / "README.md").read_text("utf-8")
+    (tmp_path / "example.c").write_text(text.split("```c\n")[1].split("```")[0], "utf-8")
+    program = str(tmp_path / "example")
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Wno-unused-function", "-Werror", f"-I{PORTS / 'c'}"]
+    run([need("cc"), *flags, "-o", program, str(tmp_path / "example.c")])
+    first = run([program, str(ROOT / "fixtures" / "valid" / "spec" / "appendix-b.trit")])
+    assert first == "bd000000\n"
+    assert f"it prints `{first.strip()}`" in text
+
+
 def fuzz(testee: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run tools/fuzz_diff.py."""
     command = [sys.executable, str(TOOLS / "fuzz_diff.py"), "--testee", shlex.join(testee), *arguments]
