@@ -148,7 +148,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
         "truncation",
         "header truncated at every byte",
         "Reads beyond the end of the header.",
-        "messagepack/header-of-31-* messagepack/head-* messagepack/the-header-cut-* messagepack/a-str-that-claims-*",
+        "messagepack/head*-cut-* messagepack/the-header-cut-* messagepack/a-str-that-claims-*",
     ),
     Fault(
         "trailing",
