@@ -96,7 +96,7 @@ static uint32_t step_at(const uint8_t *codebook, unsigned c) { return (uint32_t)
 
 /* "A weight MUST decode to step[c] * 3^shift * k, exactly, in binary32."
  * A step has 18 significant bits (CB-4), *multiple* at most 6 (3^shift * |k| <= 40): 24 hold the product, which is
- * neither rounded nor subnormal. Steps and products are bit patterns. */
+ * neither rounded nor subnormal; from 2^128 on it is infinity, which CB-5 keeps out. All are bit patterns. */
 static uint32_t multiply(uint32_t step, int multiple) {
     float value;
     memcpy(&value, &step, sizeof value);
