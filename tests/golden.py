@@ -371,6 +371,13 @@ def _messagepack() -> Made:
             f"a header cut off after {kept} of 31 bytes",
             seal(header[:kept], []),
         )
+    for first, (_, width, _) in sorted(independent.WIDE.items()):
+        yield (
+            "MP-5",
+            f"head-{first:02x}-cut-off",
+            f"a header that ends in a head of {first:02X}, after {width} of its {width + 1} bytes",
+            newer(bytes([first]) + b"\xff" * (width - 1)),
+        )
     for name, rest in {"nil": b"\xc0", "empty-map": b"\x80", "line-feed": b"\n", "zeros": bytes(33)}.items():
         yield "MP-5", f"trailing-{name}", f"{name} after the header's value", seal(header + rest, [])
     for first in [*range(0xD4, 0xD9), *range(0xC7, 0xCA), *range(0xE0, 0x100), 0xC1, 0xC2, 0xC3, 0xC0]:

@@ -50,6 +50,7 @@ _DECODED = "values = (scales * np.arange(-H, H + 1, dtype=np.float32)).astype(dt
 _PRODUCT = "product = scales * np.arange(-H, H + 1, dtype=np.float32); "
 _AWAY = "values = np.nextafter(product, np.copysign(np.float32(np.inf), product)).astype(dtype)"
 _FLUSHED = "values = np.where(abs(product) < 2**-14, np.float32(0), product).astype(dtype)"
+_VANISHES = "values = np.where(abs(product) < 2**-24, product * np.float32(2**-24), product).astype(dtype)"
 _CUT = "values = (product.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(dtype)"
 _VERDICT = 'return {"verdict": report.verdict, '
 _SPLIT_ROWS = "np.subtract(Q[:, :whole], threefold[:, :whole], out="
@@ -134,6 +135,12 @@ WRONG: dict[str, Wrong] = {
     "half-away": Wrong("tensor", _DECODED, _PRODUCT + _AWAY, "tensors/depth-2-shift-1-groups-of-17-5x33"),
     "flushes-subnormals": Wrong(
         "tensor", _DECODED, _PRODUCT + _FLUSHED, "tensors/depth-2-shift-1-groups-of-16-4x16"
+    ),
+    "rounds-the-least-to-zero": Wrong(
+        "tensor",
+        _DECODED,
+        _PRODUCT + _VANISHES,
+        "tensors/every-code-with-every-level-near-half-of-the-least-in-binary16",
     ),
     "cuts-instead-of-rounding": Wrong(
         "tensor", _DECODED, _PRODUCT + _CUT, "tensors/depth-1-shift-2-groups-of-65536-6x17"

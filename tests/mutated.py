@@ -260,7 +260,7 @@ def other_text(random: Random, _: Draft, node: Node) -> Change:
 
 def other_integer(random: Random, _: Draft, node: Node) -> Change:
     """Another integer."""
-    number = random.choice([*INTEGERS, node.number + 1, max(node.number - 1, 0)])
+    number = random.choice([*INTEGERS, min(node.number + 1, 2**64 - 1), max(node.number - 1, 0)])
     return ([(node.start, node.end, independent.dumps(number))], None) if node.kind is int else ([], None)
 
 

@@ -46,4 +46,7 @@ STEPS = {  # codebooks, as bit patterns, that obey CB-1 to CB-4
     "ties in bfloat16": [pattern(1 + (2 * i + 1) * 2.0**-8) for i in range(27)],  # of numbers 2^-7 apart
     "greatest": [pattern(2.0**122 * (1.25 + i * 2.0**-8)) for i in range(26)]
     + [0x7CCCCCC0],  # times 40: < 2^128
+    "near half of the least in binary16": [  # 2^-25 is a tie: below it is 0, above it 2^-24
+        pattern(2.0**-25 * (1 + (i - 1) * 2.0**-17)) for i in range(27)
+    ],
 }
