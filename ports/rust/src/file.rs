@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+const PIECE: usize = 1 << 16; // bytes of a segment that are read at once
+
 /// Gives all segments their offsets; gives their tensors and parts in the order of the file.
 fn layout(header_size: u64, tensors: &mut [Tensor], length: u64) -> Result<Vec<(usize, usize)>> {
     let parts = |(n, tensor): (usize, &Tensor)| (0..tensor.segments.len()).map(move |part| (n, part));
@@ -56,7 +58,7 @@ impl TritFile {
         let preamble = read(&file, 0, length.min(64))?;
         let (minor, header_size) = read_preamble(&preamble, length)?;
         let header = read(&file, 64, header_size)?;
-        let identity = sha256(&header);
+        let identity = sha256([Ok(&header)])?;
         // PRE-8. "The SHA-256 of the header's bytes MUST equal the digest in the preamble."
         ensure!(preamble.ends_with(&identity), "PRE-8", "byte 32: another digest");
         let mut header = Header::parse(&header, minor)?;
@@ -64,18 +66,22 @@ impl TritFile {
         Ok(TritFile { file, length, header_size, identity, header, order })
     }
 
-    /// The bytes of a segment.
+    /// Checks a segment piece by piece, and gives each to `take`, of which the last may turn out to be damaged.
     /// READ-2. "A reader MUST NOT give out data that breaks PACK-2, PACK-3 or RAW-2."
     /// READ-3. "A reader that has read a whole segment MUST compare its digest, unless its caller has asked it
     /// not to."
-    pub fn read_segment(&self, tensor: &Tensor, part: usize) -> Result<Vec<u8>> {
-        let Segment { digest, size, offset } = &tensor.segments[part];
+    pub fn scan(&self, tensor: &Tensor, part: usize, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let Segment { digest, size, offset } = tensor.segments[part];
         let place = || format!("tensor {:?}, {size} bytes at {offset}", tensor.name);
-        let bytes = read(&self.file, *offset, *size)?;
-        tensor.check(part, &bytes).map_err(|error| error.within(place()))?;
+        let pieces = (0..size).step_by(PIECE).map(|start| {
+            let piece = read(&self.file, offset + start, (size - start).min(PIECE as u64))?;
+            tensor.check(part, start, &piece).map_err(|error| error.within(place()))?;
+            take(&piece);
+            Ok(piece)
+        });
         // SEG-1. "The SHA-256 of each segment MUST equal its digest in the directory."
-        ensure!(sha256(&bytes) == *digest, "SEG-1", "{}", place());
-        Ok(bytes)
+        ensure!(sha256(pieces)? == digest, "SEG-1", "{}", place());
+        Ok(())
     }
 
     fn check_gap(&self, start: u64, end: u64) -> Result<()> {
@@ -88,11 +94,7 @@ impl TritFile {
 
 /// READ-4. "A reader MUST report as an error a file that ends before what its header promises."
 fn read(mut file: &File, offset: u64, size: u64) -> Result<Vec<u8>> {
-    let no_memory = || Error::Unable(format!("no memory for {size} bytes"));
-    let size = usize::try_from(size).map_err(|_| no_memory())?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(size).map_err(|_| no_memory())?;
-    bytes.resize(size, 0);
+    let mut bytes = vec![0; size as usize]; // a header, a piece or a gap: at most 64 MiB
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(&mut bytes)?;
     Ok(bytes)
@@ -106,8 +108,10 @@ pub fn verify(path: &Path) -> Result<TritFile> {
     let mut end = 64 + file.header_size;
     for &(n, part) in &file.order {
         let tensor = &file.header.tensors[n];
-        file.check_gap(end, tensor.segments[part].offset)?;
-        end = tensor.segments[part].offset + file.read_segment(tensor, part)?.len() as u64;
+        let Segment { offset, size, .. } = tensor.segments[part];
+        file.check_gap(end, offset)?;
+        file.scan(tensor, part, |_| ())?;
+        end = offset + size;
     }
     file.check_gap(end, file.length)?;
     if file.file.metadata()?.len() != file.length {

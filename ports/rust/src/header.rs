@@ -62,6 +62,7 @@ pub struct Tensor {
 }
 
 /// A run of bytes of the file that holds one plane or one raw tensor.
+#[derive(Clone, Copy)]
 pub struct Segment {
     pub digest: Digest,
     pub size: u64,
@@ -223,13 +224,16 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 impl Tensor {
-    pub fn check(&self, part: usize, bytes: &[u8]) -> Result<()> {
+    /// Checks a piece of a segment, which begins at its byte `start`.
+    pub fn check(&self, part: usize, start: u64, piece: &[u8]) -> Result<()> {
         if let Some(trit) = &self.trit {
-            return trit.plane(part).check(bytes);
+            return trit.plane(part).check(start, piece);
         }
-        let wrong = bytes.iter().position(|byte| *byte > 1);
-        // RAW-2. "Every byte of a raw tensor of dtype BOOL MUST be 0 or 1."
-        ensure!(wrong.is_none() || self.dtype != "BOOL", "RAW-2", "byte {}", wrong.unwrap_or(0));
+        let most = if self.dtype == "BOOL" { 1 } else { 255 };
+        for (at, &byte) in (start..).zip(piece) {
+            // RAW-2. "Every byte of a raw tensor of dtype BOOL MUST be 0 or 1."
+            ensure!(byte <= most, "RAW-2", "{byte} at byte {at}");
+        }
         Ok(())
     }
 }

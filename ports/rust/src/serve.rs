@@ -64,19 +64,23 @@ impl Request<'_> {
         let trit = match &tensor.trit {
             Some(trit) => trit,
             None => {
-                let values = sha256(&file.read_segment(tensor, 0)?);
-                return Ok(format!(r#""shape": {shape:?}, "values": {}"#, hex(&values)));
+                file.scan(tensor, 0, |_| ())?;
+                return Ok(format!(r#""shape": {shape:?}, "values": {}"#, hex(&tensor.segments[0].digest)));
             }
         };
         let whole = self.get("depth", |json| Some(json == "null"))?;
         let depth = if whole { trit.depth } else { self.depth()?.min(trit.depth) };
         let float = self.get("dtype", |json| Float::named(&read_string(json)?))?;
-        let plane = |part| unpack(trit.plane(part), &file.read_segment(tensor, part)?);
-        let planes = (0..CODE_PLANES + depth).map(plane).collect::<Result<_>>()?;
+        let read_plane = |part| {
+            let mut bytes = Vec::new();
+            file.scan(tensor, part, |piece| bytes.extend_from_slice(piece))?;
+            unpack(trit.plane(part), &bytes)
+        };
+        let planes = (0..CODE_PLANES + depth).map(read_plane).collect::<Result<_>>()?;
         let (levels, codes, weights) = trit.decode(planes)?;
-        let levels = levels.into_iter().map(|k| k as u8).collect();
-        let digests = [levels, codes, float.encode(&weights)].map(|bytes: Vec<u8>| hex(&sha256(&bytes)));
-        let [levels, codes, values] = digests;
+        let digest = |bytes: Vec<u8>| sha256([Ok(bytes)]).map(|digest| hex(&digest));
+        let levels = digest(levels.into_iter().map(|k| k as u8).collect())?;
+        let (codes, values) = (digest(codes)?, digest(float.encode(&weights))?);
         Ok(format!(r#""shape": {shape:?}, "levels": {levels}, "codes": {codes}, "values": {values}"#))
     }
 

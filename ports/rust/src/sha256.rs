@@ -1,19 +1,26 @@
 //! SHA-256 as FIPS 180-4 defines it, with its letters.
 
+use crate::Result;
+
 pub type Digest = [u8; 32];
 
-pub fn sha256(message: &[u8]) -> Digest {
-    let mut state = INITIAL;
-    let blocks = message.chunks_exact(64);
-    let mut end = blocks.remainder().to_vec(); // then a bit of 1, bits of 0, and the length in bits
-    blocks.for_each(|block| compress(&mut state, block));
-    end.push(0x80);
+/// The digest of a message in pieces, all of them of whole blocks of 64 bytes but the last.
+pub fn sha256<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = Result<P>>) -> Result<Digest> {
+    let (mut state, mut length, mut end) = (INITIAL, 0, Vec::new());
+    for piece in pieces {
+        let piece = piece?;
+        let blocks = piece.as_ref().chunks_exact(64);
+        length += piece.as_ref().len() as u64;
+        end = blocks.remainder().to_vec();
+        blocks.for_each(|block| compress(&mut state, block));
+    }
+    end.push(0x80); // the message ends with a bit of 1, bits of 0, and its length in bits
     end.resize(end.len() + (120 - end.len()) % 64, 0);
-    end.extend((8 * message.len() as u64).to_be_bytes());
+    end.extend((8 * length).to_be_bytes());
     end.chunks(64).for_each(|block| compress(&mut state, block));
     let mut digest = [0; 32];
     digest.chunks_mut(4).zip(state).for_each(|(bytes, h)| bytes.copy_from_slice(&h.to_be_bytes()));
-    digest
+    Ok(digest)
 }
 
 fn compress(state: &mut [u32; 8], block: &[u8]) {

@@ -56,15 +56,16 @@ impl Plane {
         (self.rows + 4) / 5 * self.columns
     }
 
-    pub fn check(self, packed: &[u8]) -> Result<()> {
-        let wrong = packed.iter().position(|byte| *byte > 242);
-        // PACK-2. "Every byte of a packed plane MUST be at most 242."
-        ensure!(wrong.is_none(), "PACK-2", "byte {}", wrong.unwrap_or(0));
-        let (used, padded_row) = (self.rows as usize % 5, (self.rows / 5 * self.columns) as usize);
+    /// Checks a piece of the packed plane, which begins at its byte `start`.
+    pub fn check(self, start: u64, piece: &[u8]) -> Result<()> {
+        let (used, padded_row) = ((self.rows % 5) as usize, self.rows / 5 * self.columns);
         let zeros = POWERS[5 - used] / 2; // each the digit 1: 1 + 3 + ...
-        let wrong = packed[padded_row..].iter().position(|byte| byte / POWERS[used] != zeros);
-        // PACK-3. "A trit that pads the last byte row MUST be 0."
-        ensure!(wrong.is_none(), "PACK-3", "byte {}", padded_row + wrong.unwrap_or(0));
+        for (at, &byte) in (start..).zip(piece) {
+            // PACK-2. "Every byte of a packed plane MUST be at most 242."
+            ensure!(byte <= 242, "PACK-2", "{byte} at byte {at}");
+            // PACK-3. "A trit that pads the last byte row MUST be 0."
+            ensure!(at < padded_row || byte / POWERS[used] == zeros, "PACK-3", "{byte} at byte {at}");
+        }
         Ok(())
     }
 }
@@ -83,7 +84,7 @@ pub fn pack(plane: Plane, trits: &[i8]) -> Result<Vec<u8>> {
 /// The trits of a packed plane in C order; the inverse of `pack`.
 pub fn unpack(plane: Plane, packed: &[u8]) -> Result<Vec<i8>> {
     ensure!(packed.len() as u64 == plane.size(), "PACK-1", "{} bytes", packed.len());
-    plane.check(packed)?;
+    plane.check(0, packed)?;
     let columns = plane.columns as usize;
     // "t[5r+i, j] = byte[r, j] // 3^i % 3 - 1"
     let trit = |row, j| (packed[row / 5 * columns + j] / POWERS[row % 5] % 3) as i8 - 1;

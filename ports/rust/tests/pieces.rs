@@ -57,8 +57,10 @@ fn sha256_of_known_messages() {
         ("a".repeat(1_000_000), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
     ];
     for (message, digest) in known {
-        let found: String = sha256(message.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(found, digest);
+        for size in [64, 640, 1 << 20] {
+            let found = sha256(message.as_bytes().chunks(size).map(Ok)).unwrap_or_default();
+            assert_eq!(found.map(|byte| format!("{byte:02x}")).concat(), digest);
+        }
     }
 }
 
@@ -72,6 +74,26 @@ fn planes_of_any_size_are_refused_where_the_bytes_do_not_fit() {
     for (rows, columns) in [(most, 0), (0, most)] {
         assert_eq!(unpack(Plane { rows, columns }, &[]).ok(), Some(vec![]));
         assert_eq!(pack(Plane { rows, columns }, &[]).ok(), Some(vec![]));
+    }
+}
+
+#[test]
+fn the_pieces_of_a_plane_are_as_right_as_the_whole() {
+    let plane = Plane { rows: 6, columns: 10 }; // the bytes from 10 on are padded
+    for (at, byte, clause) in
+        [(3, 243, "PACK-2"), (15, 255, "PACK-2"), (10, 0, "PACK-3"), (19, 242, "PACK-3")]
+    {
+        let mut packed = [121; 20];
+        packed[at] = byte;
+        for (start, end) in (0..20).flat_map(|start| (start..=20).map(move |end| (start, end))) {
+            let found = plane.check(start as u64, &packed[start..end]);
+            match (start..end).contains(&at) {
+                true => assert!(
+                    matches!(found, Err(Error::Broken(c, d)) if c == clause && d == format!("{byte} at byte {at}"))
+                ),
+                false => assert!(found.is_ok()),
+            }
+        }
     }
 }
 
