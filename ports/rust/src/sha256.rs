@@ -17,7 +17,7 @@ pub fn sha256<P: AsRef<[u8]>>(pieces: impl IntoIterator<Item = Result<P>>) -> Re
     end.push(0x80); // the message ends with a bit of 1, bits of 0, and its length in bits
     end.resize(end.len() + (120 - end.len()) % 64, 0);
     end.extend((8 * length).to_be_bytes());
-    end.chunks(64).for_each(|block| compress(&mut state, block));
+    end.chunks_exact(64).for_each(|block| compress(&mut state, block));
     let mut digest = [0; 32];
     digest.chunks_mut(4).zip(state).for_each(|(bytes, h)| bytes.copy_from_slice(&h.to_be_bytes()));
     Ok(digest)

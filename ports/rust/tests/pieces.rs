@@ -109,10 +109,11 @@ fn json_is_read_and_written() {
         assert_eq!(read_string(wrong), None, "{wrong}");
     }
     let object =
-        read_object(r#" {"a,b" : [1.5, {"c": ":]}\""}, []], "n":-12,"a,b":[ "x" , "\\" ] } "#).unwrap();
+        read_object(r#" {"a,b" : [1.5, {"c": ":]}\""}, []], "n":-12,"a,b":[ "x" , "\\", "[,]" ] } "#)
+            .unwrap();
     assert_eq!(object.len(), 2);
     assert_eq!(object["n"], "-12");
-    assert_eq!(read_array(object["a,b"]), Some(vec![r#""x""#, r#""\\""#]));
+    assert_eq!(read_array(object["a,b"]), Some(vec![r#""x""#, r#""\\""#, r#""[,]""#]));
     for wrong in ["", "{", "[7]", r#"{"a"}"#, r#"{"a":}"#, "{1:2}", r#"{"a":1:2}"#, r#"{"a":1"#] {
         assert_eq!(read_object(wrong), None, "{wrong}");
     }
