@@ -5,7 +5,7 @@
 use crate::messagepack::{Reader, Type};
 use crate::sha256::Digest;
 use crate::tensor::{elements, Trit, CODE_PLANES};
-use crate::{Error, Result};
+use crate::{short, Error, Result};
 use std::collections::{BTreeSet, HashMap};
 
 const KEYS: [&str; 9] =
@@ -130,9 +130,9 @@ impl Header {
     fn ignore(&mut self, key: &str) -> Result<()> {
         // VER-1. "A key that is not in the table of the header, or of the entry's kind, MUST NOT stand there
         // in a file of minor version 0."
-        ensure!(self.minor > 0, "VER-1", "key {key:?}");
+        ensure!(self.minor > 0, "VER-1", "key {}", short(key));
         if self.ignored.len() < 100 {
-            self.ignored.insert(key.into());
+            self.ignored.insert(short(key));
         }
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Header {
         })?;
         let kind = text(&entry, "kind")?;
         // ENT-2. "The kind of an entry MUST be trit or raw."
-        ensure!(kind == "trit" || kind == "raw", "ENT-2", "a kind of {kind:?}");
+        ensure!(kind == "trit" || kind == "raw", "ENT-2", "a kind of {}", short(&kind));
         for key in KEYS {
             if kind == "trit" || RAW_KEYS.contains(&key) {
                 get(&entry, key)?;
@@ -185,7 +185,7 @@ fn read_tensor(entry: &Entry, name: String, kind: &str) -> Result<Tensor> {
     if kind == "raw" {
         let row = RAW_DTYPES.iter().find(|(_, names)| names.contains(&dtype.as_str()));
         // RAW-1. "The dtype of a raw tensor MUST be one of the table."
-        let (bytes, _) = row.ok_or_else(|| Error::Broken("RAW-1", format!("a dtype of {dtype:?}")))?;
+        let (bytes, _) = row.ok_or_else(|| Error::Broken("RAW-1", short(&dtype)))?;
         let (size, digest) = (elements(&shape)? * bytes, read_digest(&mut sha256)?);
         let segments = vec![Segment { digest, size, offset: 0 }];
         return Ok(Tensor { name, dtype, shape, trit: None, segments });

@@ -53,6 +53,11 @@ impl From<std::io::Error> for Error {
     }
 }
 
+/// The beginning of a string of a file, which can be of any length, and escaped, as it can act on a terminal.
+fn short(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let status = match &arguments[..] {
@@ -73,7 +78,7 @@ fn main() -> ExitCode {
 fn verify(path: &std::path::Path) -> Result<u8> {
     let verified = file::verify(path);
     match &verified {
-        Ok(file) => file.header.ignored.iter().for_each(|key| eprintln!("ignored the unknown key {key:?}")),
+        Ok(file) => file.header.ignored.iter().for_each(|key| eprintln!("ignored the unknown key {key}")),
         Err(Error::Broken(clause, detail)) => eprintln!("{clause}: {detail}"),
         Err(Error::Unable(_)) => {}
     }

@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
             // MP-3. "The keys of a map MUST be str in strictly increasing order of their UTF-8 bytes."
             ensure!(found == Type::Str, "MP-3", "{found:?} as a key before header byte {}", reader.at);
             let key = reader.text(length)?;
-            ensure!(last < Some(key), "MP-3", "key {key:?} before header byte {}", reader.at); // compares bytes
+            ensure!(last < Some(key), "MP-3", "the key before header byte {}", reader.at); // compares bytes
             last = Some(key);
             read(reader, key)
         })

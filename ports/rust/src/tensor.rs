@@ -1,7 +1,7 @@
 //! Chapters 4 and 5: steps, the fields of a trit tensor, and its weights.
 
 use crate::trits::{check_depth, join, largest_level, Plane, POWERS};
-use crate::{Error, Result};
+use crate::{short, Error, Result};
 
 /// The planes of codes, which come before those of levels.
 pub const CODE_PLANES: usize = 3;
@@ -53,7 +53,7 @@ impl Trit {
         // TEN-4. "The group size MUST lie in 1..65536."
         ensure!((1..=65536).contains(&group_size), "TEN-4", "a group size of {group_size}");
         // TEN-5. "The dtype of a trit tensor MUST be F32, F16 or BF16."
-        let float = Float::named(dtype).ok_or_else(|| Error::Broken("TEN-5", format!("{dtype:?}")))?;
+        let float = Float::named(dtype).ok_or_else(|| Error::Broken("TEN-5", short(dtype)))?;
         let (codebook, shift) = (read_codebook(codebook)?, shift as usize);
         let trit = Trit { depth, shift, group_size, codebook, rows: elements / columns, columns };
         let largest = trit.weight(26, shift, largest_level(depth));

@@ -1,6 +1,7 @@
 //! What the golden fixtures do not prove: every boundary of rounding, odd JSON, and that what the sources quote
 //! stands in SPEC.md.
 
+use crate::header::Header;
 use crate::json::{quote, read_array, read_object, read_string};
 use crate::sha256::sha256;
 use crate::tensor::Float;
@@ -93,6 +94,24 @@ fn the_pieces_of_a_plane_are_as_right_as_the_whole() {
                 ),
                 false => assert!(found.is_ok()),
             }
+        }
+    }
+}
+
+#[test]
+fn messages_do_not_repeat_what_a_file_says_at_length() {
+    let long = [&[0xDA, 0xFF, 0xFF][..], &[1; 0xFFFF]].concat(); // a str of control characters
+    let cases: [(&str, &[u8], &[u8]); 3] = [
+        ("VER-1", b"\x81", b"\x00"),
+        ("MP-3", b"\x82\xA8metadata\x80", b"\x00"),
+        ("ENT-2", b"\x81\xA7tensors\x91\x81\xA4kind", b""),
+    ];
+    for (wanted, before, after) in cases {
+        match Header::parse(&[before, &long[..], after].concat(), 0) {
+            Err(Error::Broken(clause, detail)) => {
+                assert!(clause == wanted && detail.len() < 1000, "{detail}")
+            }
+            _ => panic!("no {wanted}"),
         }
     }
 }
