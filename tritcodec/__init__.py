@@ -2,6 +2,8 @@
 
 from .encode import quantize
 from .errors import TritError
+from .model.shards import TritModel, open_model
+from .model.verify import ModelReport, verify_model
 from .packing import pack, unpack
 from .reader import TritFile, load_file, open_file
 from .tensor import TritTensor
@@ -11,14 +13,17 @@ from .writer import TritWriter, save_file, truncate_file
 
 __all__ = [
     "Finding",
+    "ModelReport",
     "Report",
     "TritError",
     "TritFile",
+    "TritModel",
     "TritTensor",
     "TritWriter",
     "join",
     "load_file",
     "open_file",
+    "open_model",
     "pack",
     "quantize",
     "save_file",
@@ -26,4 +31,5 @@ __all__ = [
     "truncate_file",
     "unpack",
     "verify_file",
+    "verify_model",
 ]
