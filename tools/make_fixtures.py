@@ -1,7 +1,7 @@
-"""The golden fixtures: make fixtures/valid, fixtures/invalid and fixtures/manifest.json, or check them.
+"""The golden fixtures: make fixtures/{valid,invalid,folders} and fixtures/manifest.json, or check them.
 
-Every file is made from a stated rule (tests/golden.py, tests/damaged.py) and every expected value by
-tests/independent.py, which imports nothing of the package; tests/test_fixtures.py proves that the
+Every file is made from a stated rule (tests/golden.py, damaged.py, folder_cases.py) and every expected value
+by tests/independent.py, which imports nothing of the package; tests/test_fixtures.py proves that the
 package agrees. Only the real weights are quantised by the package: which levels an encoder chooses is no part
 of conformance. What makes the files stands in tests/, since the tests use it, too.
 
@@ -32,7 +32,8 @@ sys.path.insert(
     0, str(ROOT / "tests")
 )  # the makers of files are shared with the tests and no part of the package
 
-import golden  # noqa: E402  # after the path is known
+import folder_cases  # noqa: E402  # after the path is known
+import golden  # noqa: E402
 import independent  # noqa: E402
 from golden import Case  # noqa: E402
 from independent import FORMATS, INFINITY, Broken, Raw, Trit, planes_from  # noqa: E402
@@ -581,7 +582,7 @@ FAULTS = [  # the checklist, in its order; each class has cases, which a test pr
     ),
 ]
 NOT_IN_FILES = {  # what the checklist has besides, and why no case here can show it
-    "shards and their index": "SPEC.md 1.0 does not define them",
+    "shards and their index": "tests/folder_cases.py; links out of a folder: tests/test_shards.py",
     "file truncated while read, replaced by rename, EIO": "no matter of a file's bytes; tests/test_reader.py",
     "FIFO, device, directory; sparse file of 1 TB": "tools/conform.py makes them when it runs",
     "python -O, sizes in NumPy's integers": "a matter of one implementation; its own tests",
@@ -895,6 +896,7 @@ def manifest(cases: list[Case]) -> Json:
         },
         "cases": [of_case(case) for case in cases],
         "vectors": vectors,
+        "folders": folder_cases.section()[0],
     }
 
 
@@ -906,18 +908,21 @@ def dumped(content: Json) -> str:
     for key in ("cases", "vectors"):
         rows = ",\n".join(f"  {json.dumps(row)}" for row in content[key])
         lines.append(f' "{key}": [\n{rows}\n ]')
+    lines.append(f' "folders": {folder_cases.dumped(content["folders"])}')
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def made() -> dict[str, bytes]:
     """Every file by its place in fixtures/."""
     cases = all_cases()
-    return {file_of(case): case.data for case in cases} | {MANIFEST: dumped(manifest(cases)).encode()}
+    files = {file_of(case): case.data for case in cases} | folder_cases.section()[1]
+    return files | {MANIFEST: dumped(manifest(cases)).encode()}
 
 
 def stored(folder: Path = FIXTURES) -> set[str]:
     """Places of all files that stand where only this command writes."""
-    places = [path for name in FOLDERS for path in (folder / name).rglob("*") if path.is_file()]
+    names = (*FOLDERS, folder_cases.PLACE)
+    places = [path for name in names for path in (folder / name).rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix() for path in places}
 
 
