@@ -62,6 +62,20 @@ class TritModel:
             common = found if common is None else dict(common.items() & found.items())
         return dict(sorted((common or {}).items()))
 
+    @property
+    def size(self) -> int:
+        """The bytes of all shards."""
+        if self.index:
+            return self.index.total_size
+        with self.shard(self.path.name) as file:
+            return file.preamble.file_size
+
+    def entries(self) -> Iterator[Entry]:
+        """The directory's entries of all tensors, shard by shard."""
+        for name in self.shards:
+            with self.shard(name) as file:
+                yield from file.header.entries
+
     def shard_of(self, name: str) -> str:
         """The file name of the shard that holds tensor *name*."""
         if name not in self._shard_of:
