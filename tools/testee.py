@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tritcodec import TritError, TritFile, TritTensor, join, open_file, pack, split, unpack, verify_file
+from tritcodec import TritError, TritFile, TritTensor, join, open_file, pack, split, unpack, verify_model
 from tritcodec.codebook import FLOATS
 from tritcodec.header import MAJOR, RawEntry
 from tritcodec.packing import packed_rows
@@ -35,9 +35,10 @@ class Skip(Exception):  # noqa: N818  # no error, but an answer of the protocol
 
 
 def verify(request: Request) -> Result:
-    """The verdict on a file, and the first clause that it breaks."""
-    report = verify_file(path(request))
-    return {"verdict": report.verdict, "clause": report.findings[0].clause if report.findings else None}
+    """The verdict on a file or a model folder, and the first clause that it breaks."""
+    report = verify_model(path(request))
+    findings = [*report.findings, *(finding for one in report.shards.values() for finding in one.findings)]
+    return {"verdict": report.verdict, "clause": findings[0].clause if findings else None}
 
 
 def header(request: Request) -> Result:
