@@ -224,15 +224,15 @@ def _fault(folder: Path, name: str) -> TritError | None:
     "A shard MUST be a regular file of the folder, or a symbolic link that ends at one of the same
     folder or of the folder ../../blobs."
     """
-    home, real = Path(os.path.realpath(folder)), Path(os.path.realpath(folder / name))
-    if not os.path.lexists(folder / name):
-        message = "is missing"
-    elif real.parent not in (home, home.parent.parent / BLOBS):
-        message = "is a link that leads out of the folder"
-    elif not real.is_file():
-        message = "is no regular file, nor a link to one"
-    else:
-        return None
+    message = "is missing"
+    if os.path.lexists(folder / name):
+        home, real = Path(os.path.realpath(folder)), Path(os.path.realpath(folder / name))
+        if real.parent not in (home, home.parent.parent / BLOBS):
+            message = "is a link that leads out of the folder"
+        elif real.is_file():
+            return None
+        else:
+            message = "is no regular file, nor a link to one"
     return TritError(message, clause="IDX-12", where=f"shard {name!a}")
 
 
