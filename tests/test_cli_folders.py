@@ -153,6 +153,15 @@ def test_inspect_shows_all_shards_as_one(tritcodec: Command, folder: Path) -> No
     assert lines[-1] == "3 raw: 3 bytes"
 
 
+def test_inspect_sorts_over_shards(tritcodec: Command, tmp_path: Path) -> None:
+    """The order of the rows is that of the names, not of the shards."""
+    for name, data in sound({FIRST: shard("b", "d"), SECOND: shard("a", "c")}).items():
+        (tmp_path / name).write_bytes(data)
+    _, out, _ = tritcodec("inspect", tmp_path)
+    names = [line.split()[0] for line in out.splitlines() if " d1 " in line]
+    assert names == ["a", "b", "c", "d"]
+
+
 def test_inspect_compares_with_the_source(tritcodec: Command, folder: Path, tmp_path: Path) -> None:
     """--against adds the error of each trit tensor, in whichever shard it is."""
     source = write_model(tmp_path / "source", {f"{n}.w": floats(values(6, 3)) for n in "abcde"})

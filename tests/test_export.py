@@ -131,6 +131,14 @@ def test_one_shard_with_an_index_keeps_it(tmp_path: Path) -> None:
     assert {name for name in tree(tmp_path / "cut") if "trit" in name} == {TRIT}
 
 
+def test_a_shard_by_itself_is_a_file(folder: Path, tmp_path: Path) -> None:
+    """Named alone, a shard becomes model.safetensors, without companions and without an index."""
+    dequantize_model(folder / NAMES[1], tmp_path / "out")
+    truncate_model(folder / NAMES[1], tmp_path / "cut.trit", 4)
+    assert tree(tmp_path / "out").keys() == {MODEL}
+    assert (tmp_path / "cut.trit").read_bytes() == (folder / NAMES[1]).read_bytes()
+
+
 def test_memory_is_for_a_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a large trit tensor nor a large raw one is in memory at once, nor what is made of it."""
     weights: dict[str, Tensor] = {"w": painted((5000, 400), 4), "raw": np.zeros(1 << 21, np.float32)}
