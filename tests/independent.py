@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import json
 import math
 import struct
 from collections.abc import Iterator
@@ -560,6 +561,131 @@ def from_tq1_0(data: bytes, rows: int, columns: int) -> Matrix:
                 trits[at // 52 * 256 + c] = v // 3 ** (4 - n) % 3 - 1
         plane.append(cut(trits, columns, "XL-10"))
     return plane
+
+
+# 15 Shards and the index. A folder is given as its files: their bytes by their names
+
+INDEX = "model.trit.index.json"
+NAME_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+
+
+def load_json(data: bytes) -> Any:
+    """The JSON value in *data*, with what a general decoder lets pass refused (IDX-2 to IDX-5)."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        need(len(set(keys)) == len(keys), "IDX-4", f"keys {keys}")
+        return dict(pairs)
+
+    def none(constant: str) -> None:
+        raise Broken("IDX-2", constant)
+
+    try:  # a number stays text: only digits make an integer here
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=once,
+            parse_int=Number,
+            parse_float=Number,
+            parse_constant=none,
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Broken("IDX-2", str(error)) from None
+    except RecursionError:
+        raise Broken("IDX-5", "nesting") from None
+    check_json(value, 1)
+    return value
+
+
+class Number(str):
+    """A number of JSON, as it is written."""
+
+
+def check_json(value: Any, level: int) -> None:
+    """IDX-3 and IDX-5 for *value* and what is in it, an object or array being at *level*."""
+    if isinstance(value, str):
+        need(not any(0xD800 <= ord(c) <= 0xDFFF for c in value), "IDX-3", ascii(value))
+    if isinstance(value, dict | list):
+        need(level <= 8, "IDX-5", f"level {level}")
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            check_json(item, level + 1)
+
+
+def read_index(data: bytes) -> dict[str, Any]:
+    """The keys of the table of 15.1 from an index that obeys IDX-1 to IDX-11."""
+    need(len(data) <= 67_108_864, "IDX-1", f"{len(data)} bytes")
+    index = load_json(data)
+    need(type(index) is dict, "IDX-2", "no object")
+    for key in ("metadata", "shards", "weight_map"):
+        need(key in index, "IDX-6", key)
+        need(type(index[key]) is dict, "IDX-7", key)
+    need("total_size" in index["metadata"], "IDX-6", "total_size")
+    total = index["metadata"]["total_size"]
+    need(type(total) is Number and total.isdigit() and len(total) < 20, "IDX-7", "total_size")
+    need(int(total) < 2**63, "IDX-7", "total_size")
+    for shard, identity in index["shards"].items():
+        need(type(identity) is str, "IDX-7", shard)
+        need(len(identity) == 64 and set(identity) <= set("0123456789abcdef"), "IDX-7", shard)
+    for name, shard in index["weight_map"].items():
+        need(type(shard) is str, "IDX-7", name)
+        check_name(name, f"weight_map {name!r}")
+    check_shard_names(set(index["shards"]), set(index["weight_map"].values()))
+    found = {key: index[key] for key in ("shards", "weight_map")}
+    return found | {"total_size": int(total)}
+
+
+def check_shard_names(keys: set[str], values: set[str]) -> None:
+    """IDX-8 to IDX-11."""
+    for name in keys | values:
+        fits = 6 <= len(name) <= 128 and set(name) <= set(NAME_CHARACTERS) and name[0] not in "-."
+        need(fits and name.endswith(".trit") and ".." not in name, "IDX-8", ascii(name))
+        lower = name.lower()
+        need(lower != "model.trit" and lower[: lower.index(".")] not in DEVICES, "IDX-9", name)
+    need(len({name.lower() for name in keys}) == len(keys), "IDX-10", "names")
+    need(keys == values, "IDX-11", f"{keys ^ values}")
+
+
+def folder_defects(files: dict[str, bytes]) -> list[tuple[str, str]]:
+    """All that is wrong with a folder of regular files: (clause, shard, or nothing)."""
+    if INDEX not in files:
+        return [(clause, "model.trit") for clause, _ in defects(files["model.trit"])]
+    try:
+        index = read_index(files[INDEX])
+    except Broken as broken:
+        return [(broken.clause, "")]
+    shards = index["shards"]
+    found = [("IDX-12", name) for name in shards if name not in files]
+    there = {name for name in {name.partition("/")[0] for name in files} if name.endswith(".trit")}
+    found += [("IDX-13", name) for name in there if name not in shards and name[0] != "."]
+    size = sum(len(files[name]) for name in shards if name in files)
+    if shards.keys() <= files.keys() and size != index["total_size"]:
+        found.append(("IDX-14", ""))
+    for name in shards.keys() & files.keys():
+        found += [(clause, name) for clause in shard_defects(name, files[name], index)]
+    return found
+
+
+def shard_defects(name: str, data: bytes, index: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a shard, in itself or against the index."""
+    yield from (clause for clause, _ in defects(data))
+    try:
+        header, _ = open_file(data)
+    except Broken:
+        return
+    held = {entry["name"] for entry in header["tensors"]}
+    if data[32:64].hex() != index["shards"][name]:
+        yield "IDX-15"
+    elif held != {tensor for tensor, shard in index["weight_map"].items() if shard == name}:
+        yield "IDX-16"
+
+
+def index_of(shards: dict[str, bytes]) -> dict[str, Any]:
+    """The index of *shards*, which are valid files."""
+    return {
+        "metadata": {"total_size": sum(map(len, shards.values()))},
+        "shards": {name: data[32:64].hex() for name, data in shards.items()},
+        "weight_map": {tensor: name for name, data in shards.items() for tensor in read(data)[1]},
+    }
 
 
 # Writing. `dumps` and `seal` take what breaks rules, too, so that tests can make such files.

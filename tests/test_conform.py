@@ -49,6 +49,15 @@ def test_the_python_reader_passes_every_case() -> None:
         assert f"{count} of {count} {kind}" in done.output
 
 
+def test_the_python_reader_passes_every_folder() -> None:
+    """Level 2, all model folders of the manifest; and nothing of them without --folders."""
+    done = run(PYTHON, "--level", 2, "--folders", "--only", "folders/*")
+    assert done.status == 0, done.output
+    count = sum(json.loads(conform.MANIFEST.read_bytes())["folders"]["counts"].values())
+    assert f"; {count} folders; " in done.output
+    assert run(PYTHON, "--only", "folders/*").status == 2
+
+
 def test_the_python_reader_passes_level_1() -> None:
     """Exit status and line of a process a file, on one case of each verdict and what cannot be read."""
     patterns = ("spec/*", "preamble/flag-bit-23", "messagepack/trailing-nil", "made/fifo", "made/missing")

@@ -110,6 +110,8 @@ def test_the_pages_have_the_counts() -> None:
     assert f"{counts['valid']} valid ones, {counts['invalid']:,} that break" in page
     assert f"{counts['unsupported']} that are unsupported, and {counts['vectors']} vectors" in page
     assert f"and {counts['products']} golden products" in page
+    folders = MANIFEST["folders"]["counts"]
+    assert f"{folders['valid']} folders that conform, {folders['invalid']} that do not" in page
 
 
 def test_ids_and_files_are_unique() -> None:
@@ -130,6 +132,8 @@ def test_every_file_is_listed_with_its_digest() -> None:
     listed = {case["file"]: case["sha256"] for case in CASES}
     for product in MANIFEST["products"]:
         listed |= product["sha256"]
+    for folder in MANIFEST["folders"]["cases"]:
+        listed |= {f"{folder['folder']}/{name}": digest for name, digest in folder["files"].items()}
     assert make_fixtures.stored() == listed.keys()
     for file, digest in listed.items():
         assert sha256((FIXTURES / file).read_bytes()).hexdigest() == digest, file

@@ -48,7 +48,7 @@ from tritcodec import TritError, TritTensor, load_file, open_file, save_file, ve
 from tritcodec.encode import quantize
 from tritcodec.header import RAW_DTYPES
 from tritcodec.model import measure, run
-from tritcodec.model.export import dequantize_model, trit_path, truncate_model
+from tritcodec.model.export import dequantize_model, truncate_model
 from tritcodec.model.measure import Distortion, distortion, distortion_against
 from tritcodec.model.plan import config_depth
 from tritcodec.model.policy import Policy
@@ -317,12 +317,6 @@ def test_a_lone_trit_file_has_no_companions(made: Path, tmp_path: Path) -> None:
     """Dequantising a file gives a folder with model.safetensors alone, whatever lies beside the file."""
     dequantize_model(made / "uniform-d1" / TRIT, tmp_path / "back")
     assert list(tree(tmp_path / "back")) == [MODEL]
-
-
-def test_a_trit_path_is_the_file_or_that_in_the_folder(tmp_path: Path) -> None:
-    """A folder stands for its model.trit, anything else for itself."""
-    assert trit_path(tmp_path) == tmp_path / TRIT
-    assert trit_path(tmp_path / "x.trit") == tmp_path / "x.trit"
 
 
 def test_a_tensor_that_safetensors_cannot_name_is_refused(tmp_path: Path) -> None:

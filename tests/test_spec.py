@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tritcodec import TritError, canonical, header, layout, tensor, trits
+from tritcodec.model import index
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # a command, which stands in no package
@@ -147,6 +148,9 @@ LIMITS = {
     "product of a tensor's non-zero axes": {tensor.MAX_ELEMENTS},
     "group size": {1, tensor.MAX_GROUP_SIZE},
     "depth, and depth + shift": {1, trits.MAX_DEPTH},
+    "index of a model folder": {index.MAX_INDEX_SIZE},
+    "nesting of objects and arrays in the index": {index.MAX_NESTING},
+    "a shard's name": {len("a.trit"), index.MAX_SHARD_NAME},
 }
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # a command, which stands in no package
 
 import traceability  # noqa: E402  # after the path is known
-from traceability import NO_FILE, Row, Sources, holes, matrix  # noqa: E402
+from traceability import NO_FILE, Row, Sources, cases_of, holes, matrix  # noqa: E402
 
 SOURCES = traceability.load()
 ROWS = {row.requirement.id: row for row in matrix(SOURCES)}
@@ -29,13 +29,20 @@ ROWS = {row.requirement.id: row for row in matrix(SOURCES)}
 def smaller() -> Sources:
     """The sources with a valid and a broken file a requirement: what is taken away from these is missed."""
     kept = {name for row in ROWS.values() for name in (*row.valid[:1], *row.broken[:1])}
-    return with_cases([case for case in SOURCES.manifest["cases"] if case["id"] in kept])
+    return with_cases([case for case in cases_of(SOURCES.manifest) if case["id"] in kept])
 
 
 def with_cases(cases: list[dict[str, Any]]) -> Sources:
-    """The sources with other cases, and their files."""
+    """The sources with other cases, those of folders among them, and their files."""
     stored = frozenset(case["file"] for case in cases)
-    return replace(SOURCES, manifest=SOURCES.manifest | {"cases": cases}, stored=stored)
+    files, folders = [], []
+    for case in cases:
+        (folders if "folder" in case else files).append(case)
+    manifest = SOURCES.manifest | {
+        "cases": files,
+        "folders": SOURCES.manifest["folders"] | {"cases": folders},
+    }
+    return replace(SOURCES, manifest=manifest, stored=stored)
 
 
 def with_text(kind: str, name: str, text: str) -> Sources:
@@ -133,7 +140,12 @@ def test_every_check_was_deleted() -> None:
 @pytest.mark.parametrize("clause", [clause for clause, row in ROWS.items() if row.broken])
 def test_files_that_are_deleted(clause: str) -> None:
     """A requirement that no file breaks any more has a hole."""
-    found = holes(with_cases([case for case in SMALL.manifest["cases"] if case["clause"] != clause]))
+    left = [
+        case
+        for case in cases_of(SMALL.manifest)
+        if case["clause"] != clause or not traceability.is_of(clause, case)
+    ]
+    found = holes(with_cases(left))
     assert found == [f"{clause} has no file that breaks it, and no reason for that"]
 
 
@@ -141,7 +153,7 @@ def test_files_that_are_deleted(clause: str) -> None:
 def test_valid_files_that_are_deleted(clause: str) -> None:
     """So has one that is at stake in no valid file any more."""
     row = ROWS[clause]
-    left = [case for case in SMALL.manifest["cases"] if case["id"] not in row.valid]
+    left = [case for case in cases_of(SMALL.manifest) if case["id"] not in row.valid]
     assert f"{clause} has no valid file with {row.stake}" in holes(with_cases(left))
 
 
@@ -155,13 +167,14 @@ def test_tests_that_are_deleted(clause: str) -> None:
 
 def test_a_single_file_that_is_deleted() -> None:
     """A case without its file, and a file without its case, are found; and the page has other counts."""
-    case, *others = SMALL.manifest["cases"]
+    case, *others = cases_of(SMALL.manifest)
     missing = replace(SMALL, stored=SMALL.stored - {case["file"]})
     assert holes(missing) == [f"fixtures/{case['file']} is missing"]
     unknown = replace(with_cases(others), stored=SMALL.stored)
     assert f"fixtures/{case['file']} is no case of the manifest" in holes(unknown)
+    every = cases_of(SOURCES.manifest)
     for one in SOURCES.manifest["cases"][::500]:
-        left = [case for case in SOURCES.manifest["cases"] if case is not one]
+        left = [case for case in every if case is not one]
         assert traceability.page(with_cases(left)) != traceability.page(SOURCES)
 
 

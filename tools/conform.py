@@ -352,7 +352,7 @@ def compare(expected: Any, got: Any, where: str = "") -> None:
 
 @dataclass(frozen=True)
 class Check:
-    """A case: its id, what it counts as ("made" where the manifest does not count it), and what is done."""
+    """A case: its id, what it counts as ("folders", "made": no file of the manifest), and what is done."""
 
     id: str
     kind: str
@@ -383,6 +383,18 @@ def file_check(case: dict[str, Any], path: Path) -> Check:
             check_refused(testee, path, case["clause"])
 
     return Check(case["id"], case["verdict"], case["why"], {1: verdict, 2: all_of_it}, case["clause"])
+
+
+def folder_checks(manifest: Path, only: Sequence[str]) -> Iterator[Check]:
+    """The checks of the model folders of a manifest, on both levels; raises BrokenManifest."""
+    for case in json.loads(manifest.read_bytes())["folders"]["cases"]:
+        path, name = manifest.parent / case["folder"], f"folders/{case['id']}"
+        for file, digest in case["files"].items():
+            if hashlib.sha256((path / file).read_bytes()).hexdigest() != digest:
+                raise BrokenManifest(f"{path / file} is not the file of the manifest")
+        verdict = functools.partial(check_verdict, path=path, expected={(case["verdict"], case["clause"])})
+        if not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only):
+            yield Check(name, "folders", case["why"], {1: verdict, 2: verdict}, case["clause"])
 
 
 def check_verdict(testee: Testee, path: Path, expected: set[Verdict]) -> None:
@@ -934,7 +946,8 @@ def counts(suite: Suite, result: Run) -> tuple[str, bool]:
     ran = Counter(one.check.kind for one in result.outcomes.values())
     parts = [f"{ran[kind]} of {suite.declared[kind]} {kind}" for kind in KINDS]
     complete = all(ran[kind] == suite.declared[kind] for kind in KINDS)
-    return f"{', '.join(parts)}; {ran['made']} made at run time", complete
+    folders = f"{ran['folders']} folders; " if ran["folders"] else ""
+    return f"{', '.join(parts)}; {folders}{ran['made']} made at run time", complete
 
 
 def report_of(suite: Suite, result: Run, testee: str, levels: Sequence[int], ok: bool) -> dict[str, Any]:
@@ -946,7 +959,7 @@ def report_of(suite: Suite, result: Run, testee: str, levels: Sequence[int], ok:
         "levels": list(levels),
         "ok": ok,
         "declared": suite.declared,
-        "ran": {kind: ran[kind] for kind in (*KINDS, "made")},
+        "ran": {kind: ran[kind] for kind in (*KINDS, "folders", "made")},
         "outcomes": dict(Counter(one.outcome for one in result.outcomes.values())),
         "cases": [
             {
@@ -995,6 +1008,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="GLOB",
         help="ids, or requirements, of the cases to run",
     )
+    parser.add_argument("--folders", action="store_true", help="model folders, too (SPEC.md, chapter 15)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at level 1; 2")
     parser.add_argument("--timeout", type=float, default=5, metavar="S", help="seconds an answer; 5")
     parser.add_argument("--memory", type=size_in_bytes, default="512M", metavar="SIZE", help="512M; 0: any")
@@ -1011,6 +1025,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="conform-") as folder:
         try:
             suite = load_suite(options.manifest, Path(folder), options.only)
+            if options.folders:
+                suite.checks += folder_checks(options.manifest, options.only)
             known = read_known(options.known, suite)
             if not suite.checks:
                 raise BrokenManifest(f"no case matches {' '.join(options.only)}")

@@ -1,7 +1,7 @@
-"""The golden fixtures: make fixtures/valid, fixtures/invalid and fixtures/manifest.json, or check them.
+"""The golden fixtures: make fixtures/{valid,invalid,folders} and fixtures/manifest.json, or check them.
 
-Every file is made from a stated rule (tests/golden.py, tests/damaged.py) and every expected value by
-tests/independent.py, which imports nothing of the package; tests/test_fixtures.py proves that the
+Every file is made from a stated rule (tests/golden.py, damaged.py, folder_cases.py) and every expected value
+by tests/independent.py, which imports nothing of the package; tests/test_fixtures.py proves that the
 package agrees. Only the real weights are quantised by the package: which levels an encoder chooses is no part
 of conformance. What makes the files stands in tests/, since the tests use it, too.
 
@@ -32,7 +32,8 @@ sys.path.insert(
     0, str(ROOT / "tests")
 )  # the makers of files are shared with the tests and no part of the package
 
-import golden  # noqa: E402  # after the path is known
+import folder_cases  # noqa: E402  # after the path is known
+import golden  # noqa: E402
 import independent  # noqa: E402
 import layout_vectors  # noqa: E402
 import matmul_cases  # noqa: E402
@@ -1029,6 +1030,7 @@ def manifest(cases: list[Case], products: list[Json]) -> Json:
         "cases": [of_case(case) for case in cases],
         "vectors": vectors,
         "products": products,
+        "folders": folder_cases.section(CVES)[0],
     }
 
 
@@ -1040,19 +1042,21 @@ def dumped(content: Json) -> str:
     for key in ("cases", "vectors", "products"):
         rows = ",\n".join(f"  {json.dumps(row)}" for row in content[key])
         lines.append(f' "{key}": [\n{rows}\n ]')
+    lines.append(f' "folders": {folder_cases.dumped(content["folders"])}')
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def made() -> dict[str, bytes]:
     """Every file by its place in fixtures/."""
     cases, (products, files) = all_cases(), product_files()
-    files |= {file_of(case): case.data for case in cases}
+    files |= {file_of(case): case.data for case in cases} | folder_cases.section(CVES)[1]
     return files | {MANIFEST: dumped(manifest(cases, products)).encode()}
 
 
 def stored(folder: Path = FIXTURES) -> set[str]:
     """Places of all files that stand where only this command writes."""
-    places = [path for name in (*FOLDERS, PRODUCTS) for path in (folder / name).rglob("*") if path.is_file()]
+    names = (*FOLDERS, PRODUCTS, folder_cases.PLACE)
+    places = [path for name in names for path in (folder / name).rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix() for path in places}
 
 

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from traceability import NO_FILE, TOO_BIG, Json, Row, load, matrix
+from traceability import FOLDER, NO_FILE, TOO_BIG, Json, Row, cases_of, load, matrix
 
 from tritcodec import TritTensor, open_file, save_file
 from tritcodec.canonical import Cursor
@@ -207,7 +207,7 @@ def registry(rows: list[Row], cases: dict[str, Json]) -> str:
             verdict, example = case["verdict"], f"{case['why']}: `{case['id']}`"
         else:
             example = NO_FILE[requirement.id]
-            verdict = "invalid" if example == TOO_BIG else "—"
+            verdict = "invalid" if example in (FOLDER, TOO_BIG) else "—"
         lines.append(f"| {requirement.id} | {requirement.section} | {verdict} | {example} |")
     return "\n".join(lines)
 
@@ -253,7 +253,7 @@ def malformed_values(manifest: Json) -> str:
 def appendices() -> dict[str, str]:
     """What stands between the markers of each appendix."""
     sources = load()
-    cases = {case["id"]: case for case in sources.manifest["cases"]}
+    cases = {case["id"]: case for case in cases_of(sources.manifest)}
     with tempfile.TemporaryDirectory() as folder:
         path, tensors = Path(folder) / "x.trit", painted_tensors()
         save_file({}, path)

@@ -27,7 +27,7 @@ from tritcodec import (
     pack,
     split,
     unpack,
-    verify_file,
+    verify_model,
 )
 from tritcodec.codebook import FLOATS
 from tritcodec.header import MAJOR, RawEntry
@@ -51,9 +51,10 @@ class Skip(Exception):  # noqa: N818  # no error, but an answer of the protocol
 
 
 def verify(request: Request) -> Result:
-    """The verdict on a file, and the first clause that it breaks."""
-    report = verify_file(path(request))
-    return {"verdict": report.verdict, "clause": report.findings[0].clause if report.findings else None}
+    """The verdict on a file or a model folder, and the first clause that it breaks."""
+    report = verify_model(path(request))
+    findings = [*report.findings, *(finding for one in report.shards.values() for finding in one.findings)]
+    return {"verdict": report.verdict, "clause": findings[0].clause if findings else None}
 
 
 def header(request: Request) -> Result:

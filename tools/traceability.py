@@ -142,6 +142,17 @@ STAKES = [
         trit_with(lambda tensor: any(None in depth.values() for depth in tensor["depths"].values())),
     ),
     Stake("several trit tensors", "LAY-1", lambda case: len(trits_of(case)) > 1),
+    Stake(
+        "an index of any form",
+        "IDX-2 IDX-6 IDX-7",
+        like("whole-unknown-* whole-white-space whole-compact whole-other-order"),
+    ),
+    Stake("text beyond ASCII, and escapes", "IDX-3 IDX-4", like("whole-*-in-utf-8 whole-escaped-*")),
+    Stake("nested 8 deep", "IDX-5", like("whole-unknown-8-deep")),
+    Stake("names that are unusual", "IDX-8 IDX-9 IDX-10", like("whole-name-*")),
+    Stake("several shards", "IDX-11 IDX-15 IDX-16", like("whole-three-shards whole-numbers-with-a-gap")),
+    Stake("a folder", "IDX-12 IDX-14", like("whole-*-shards whole-*-shard")),
+    Stake("other files in the folder", "IDX-13", like("whole-among-other-files")),
 ]
 
 
@@ -159,14 +170,16 @@ BEHAVIOUR = "of what a reader, a writer or a verifier does, not of a file"
 DECODED = "of what the bytes of a valid file mean: a reader that has it wrong decodes other values"
 EXCHANGE = "of arrays for kernels, which no file holds"
 PRODUCT = "of what is computed from a tensor, not of a file"
+FOLDER = "an index at the limit and one above are too big to store; a test makes them"
 TOO_BIG = "files at the limit and above are too big to store; tools/conform.py makes them"
-OUTSIDE = frozenset([BEHAVIOUR, EXCHANGE, PRODUCT, TOO_BIG])  # why nothing in a file is at stake
+OUTSIDE = frozenset([BEHAVIOUR, EXCHANGE, FOLDER, PRODUCT, TOO_BIG])  # why nothing in a file is at stake
 NO_FILE = {  # requirements that no file in fixtures/ breaks, and why; a test has to show each of them
     "TRIT-1": "every byte up to 242 is five trits",
     "TRIT-2": "any d trits are a level of depth d",
     "PACK-1": "planes that are packed otherwise break PACK-2, PACK-3 or SEG-1, or are other weights",
     "CODE-1": "any three trits are a code",
     "HDR-6": TOO_BIG,
+    "IDX-1": FOLDER,
     **dict.fromkeys(["TEN-6", "TEN-7", "TEN-8", "TEN-9", "TEN-10"], DECODED),
     **dict.fromkeys(
         ["LAY-1", "LAY-2"], "no offsets are stored: what stands elsewhere breaks SEG-1, LAY-3 or LAY-4"
@@ -175,6 +188,7 @@ NO_FILE = {  # requirements that no file in fixtures/ breaks, and why; a test ha
         ["READ-1", "READ-2", "READ-3", "READ-4", "WRITE-1", "WRITE-2", "WRITE-3", "VERIFY-1", "VERIFY-2"],
         BEHAVIOUR,
     ),
+    **dict.fromkeys(["IDX-17", "IDX-18"], BEHAVIOUR),
     **dict.fromkeys([f"XL-{number}" for number in range(1, 11)], EXCHANGE),
     **dict.fromkeys([f"MM-{number}" for number in range(1, 10)], PRODUCT),
 }
@@ -200,7 +214,7 @@ class Sources:
     prose: dict[str, str]  # other files that name requirements, by path
     tests: dict[str, str]
     manifest: Json
-    stored: frozenset[str]  # files in fixtures/valid and fixtures/invalid
+    stored: frozenset[str]  # files in fixtures/valid and fixtures/invalid, folders in fixtures/folders
 
 
 def load(root: Path = ROOT) -> Sources:
@@ -218,8 +232,8 @@ def load(root: Path = ROOT) -> Sources:
         manifest=json.loads((fixtures / "manifest.json").read_bytes()),
         stored=frozenset(
             path.relative_to(fixtures).as_posix()
-            for name in ("valid", "invalid")
-            for path in (fixtures / name).rglob("*.trit")
+            for name in ("valid", "invalid", "folders")
+            for path in (fixtures / name).glob("*/*")
         ),
     )
 
@@ -318,6 +332,17 @@ def clauses(source: str) -> list[tuple[str, str]]:
 # The matrix
 
 
+def cases_of(manifest: Json) -> list[Json]:
+    """The cases of files, and behind them those of folders, with their place as the file."""
+    folders = manifest["folders"]["cases"]
+    return [*manifest["cases"], *(case | {"file": case["folder"]} for case in folders)]
+
+
+def is_of(clause: str, case: Json) -> bool:
+    """True for a case of a folder where *clause* is about folders, of a file where it is not."""
+    return ("folder" in case) == clause.startswith("IDX-")
+
+
 class Row(NamedTuple):
     """What there is of a requirement."""
 
@@ -333,13 +358,13 @@ class Row(NamedTuple):
 
 def matrix(sources: Sources) -> list[Row]:
     """A row a requirement, in the order of SPEC.md."""
-    cases = sources.manifest["cases"]
     vectors = Counter(vector["result"].get("error") for vector in sources.manifest["vectors"])
     stakes = {clause: stake for stake in STAKES for clause in stake.ids.split()}
     quoted, raised = index(sources, quotations), index(sources, clauses)
     rows = []
     for clause, requirement in requirements(sources.spec).items():
         stake = stakes.get(clause, Stake(BEHAVIOUR, "", lambda _: False))
+        cases = [case for case in cases_of(sources.manifest) if is_of(clause, case)]
         row = Row(
             requirement=requirement,
             quoted=quoted[requirement.sentence],
@@ -403,7 +428,7 @@ def unknown_ids(sources: Sources, known: set[str]) -> Iterator[str]:
     for name, text in {**sources.package, **sources.prose, **sources.tests, "SPEC.md": sources.spec}.items():
         named = {clause for clause in ids_in(text) if clause.partition("-")[0] in kinds}
         yield from (f"{name} speaks of {c}, which SPEC.md lacks" for c in sorted(named - known))
-    for case in sources.manifest["cases"]:
+    for case in cases_of(sources.manifest):
         if case["clause"] not in {*known, None}:
             yield f"the case {case['id']} breaks {case['clause']}, which SPEC.md lacks"
     for vector in sources.manifest["vectors"]:
@@ -413,7 +438,7 @@ def unknown_ids(sources: Sources, known: set[str]) -> Iterator[str]:
 
 def files(sources: Sources) -> Iterator[str]:
     """Cases without their files, and files without a case."""
-    named = {case["file"] for case in sources.manifest["cases"]}
+    named = {case["file"] for case in cases_of(sources.manifest)}
     yield from (f"fixtures/{name} is missing" for name in sorted(named - sources.stored))
     yield from (f"fixtures/{name} is no case of the manifest" for name in sorted(sources.stored - named))
 
@@ -459,8 +484,8 @@ HEAD = f"""\
 Every requirement of [SPEC.md](../SPEC.md): the functions of the package in which its sentence is quoted,
 above the lines that obey it, those that name it in an error, and what shows it. A file in which it is *at
 stake* is a valid one that could break it, at the limit where there is one; a file that *breaks* it breaks
-nothing else, but for those in `order/`. Names are those of functions in `tritcodec`, of cases in
-[fixtures](fixtures.md), and of tests. Where no file can break a requirement, the reason stands there.
+nothing else, but for those in `order/`. Of the requirements IDX, these are folders. Names are those of
+functions in `tritcodec`, of cases in [fixtures](fixtures.md), and of tests. Where no file can break a requirement, the reason stands there.
 
 This page is made by `{COMMAND}`. `tests/test_traceability.py` fails where it has a
 hole: a requirement without a quotation, a check or files, an id that SPEC.md lacks, a file that is missing;

@@ -1,6 +1,6 @@
-"""Check .trit files against every requirement of SPEC.md; `tritcodec verify` under another name.
+"""Check .trit files and model folders against every requirement of SPEC.md, as `tritcodec verify` does.
 
-usage: python tools/verify.py FILE... [--json]
+usage: python tools/verify.py FILE|FOLDER... [--json]
 """
 
 from __future__ import annotations

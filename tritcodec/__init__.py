@@ -4,6 +4,8 @@ from . import layouts
 from .encode import quantize
 from .errors import TritError
 from .kernel import KernelReport, check_matmul, probe
+from .model.shards import TritModel, open_model
+from .model.verify import ModelReport, verify_model
 from .packing import pack, unpack
 from .product import group_dots, matmul
 from .reader import TritFile, load_file, open_file
@@ -15,9 +17,11 @@ from .writer import TritWriter, save_file, truncate_file
 __all__ = [
     "Finding",
     "KernelReport",
+    "ModelReport",
     "Report",
     "TritError",
     "TritFile",
+    "TritModel",
     "TritTensor",
     "TritWriter",
     "check_matmul",
@@ -27,6 +31,7 @@ __all__ = [
     "load_file",
     "matmul",
     "open_file",
+    "open_model",
     "pack",
     "probe",
     "quantize",
@@ -35,4 +40,5 @@ __all__ = [
     "truncate_file",
     "unpack",
     "verify_file",
+    "verify_model",
 ]

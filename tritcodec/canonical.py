@@ -9,6 +9,7 @@ it has read is proved canonical.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -40,6 +41,7 @@ SHORT_FORMS = {
     **{first: ("array", first - 0x90) for first in range(0x90, 0xA0)},
     **{first: ("str", first - 0xA0) for first in range(0xA0, 0xC0)},
 }
+CONTROL = re.compile(r"[\x00-\x1F\x7F-\x9F\u2028-\u202E\u2066-\u2069\uFEFF]")
 
 
 def check_name(name: bytes) -> None:
@@ -48,20 +50,10 @@ def check_name(name: bytes) -> None:
     if not 1 <= len(name) <= MAX_NAME_SIZE:
         raise TritError(f"a name of {len(name)} bytes; 1 to {MAX_NAME_SIZE} are allowed", clause="NAME-1")
     # "A name or a metadata key MUST NOT hold a control character."
-    for character in name.decode():
-        if _is_control(ord(character)):
-            message = f"name {name.decode()!a} holds the control character U+{ord(character):04X}"
-            raise TritError(message, clause="NAME-2")
-
-
-def _is_control(code: int) -> bool:
-    return (
-        code <= 0x1F
-        or 0x7F <= code <= 0x9F
-        or 0x2028 <= code <= 0x202E
-        or 0x2066 <= code <= 0x2069
-        or code == 0xFEFF
-    )
+    control = CONTROL.search(name.decode())
+    if control:
+        message = f"name {name.decode()!a} holds the control character U+{ord(control[0]):04X}"
+        raise TritError(message, clause="NAME-2")
 
 
 class Cursor:

@@ -22,15 +22,17 @@ from tqdm import tqdm
 from .encode import METHODS, check_method
 from .errors import TritError
 from .header import MAJOR, MINOR, RAW_DTYPES, Entry, RawEntry, TritEntry
-from .model.export import dequantize_model, trit_path, truncate_model
+from .model.export import dequantize_model, truncate_model
+from .model.index import INDEX_NAME
 from .model.measure import Distortion, distortion_against
 from .model.plan import CONFIGS, Planned
 from .model.policy import Policy
 from .model.run import plan_model, quantize_model
+from .model.shards import TritModel, model_file, open_model
 from .model.source import ModelSource
-from .reader import TritFile, open_file
+from .model.verify import ModelReport, verify_model
 from .tensor import GROUP_SIZE, TritTensor, check_group_size
-from .verify import Report, verify_file
+from .verify import Report
 
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
 EXIT_CRASH, EXIT_INTERRUPTED = 70, 130
@@ -40,6 +42,7 @@ UNLIMITED = (10_000, 24)  # columns and lines where output goes to no terminal: 
 REASON_WIDTH = 16  # a pattern that was typed may be longer
 NAME_WIDTH = 12  # the least that a name is cut to in a table
 
+MODEL_HELP = "a .trit file, or a folder with model.trit or with shards and their index"
 EXAMPLES = {
     "quantize": """examples:
   tritcodec quantize fixtures/minilm out --configs uniform-d2
@@ -164,8 +167,8 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_dequantize(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help="a .trit file, or a folder with model.trit")
-    parser.add_argument("out", metavar="OUT", help="a new folder for model.safetensors and the other files")
+    parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
+    parser.add_argument("out", metavar="OUT", help="a new folder for safetensors files and the other files")
     parser.add_argument(
         "--dtype",
         choices=("F32", "F16", "BF16"),
@@ -175,19 +178,19 @@ def _add_dequantize(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_truncate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help="a .trit file, or a folder with model.trit")
+    parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
     parser.add_argument("out", metavar="OUT", help="a file or a new folder, like SRC")
     _add_depth(parser, "trits a weight to keep").required = True
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help="a .trit file, or a folder with model.trit")
+    parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
     parser.add_argument("--against", metavar="SOURCE", help="the model it was made from: show errors, too")
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a .trit file, or a folder with model.trit")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a file")
+    parser.add_argument("files", metavar="FILE", nargs="+", help=MODEL_HELP)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a file or folder")
 
 
 def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action:
@@ -221,9 +224,8 @@ def _quantize(arguments: argparse.Namespace) -> int:
 
 
 def _dequantize(arguments: argparse.Namespace) -> int:
-    path = trit_path(arguments.src)
-    with open_file(path) as file:
-        weights = sum(math.prod(entry.shape) for entry in file.header.entries)
+    with open_model(arguments.src) as model:
+        tensors, weights = len(model.keys()), sum(math.prod(entry.shape) for entry in model.entries())
     with _progress(weights, "weight") as bar:
         dequantize_model(
             arguments.src,
@@ -232,48 +234,87 @@ def _dequantize(arguments: argparse.Namespace) -> int:
             depth=arguments.depth,
             progress=_advance(bar),
         )
-    _say(f"{arguments.out}: {len(file.keys())} tensors, {weights:,} weights")
+    _say(f"{arguments.out}: {tensors} tensors, {weights:,} weights")
     return 0
 
 
 def _truncate(arguments: argparse.Namespace) -> int:
-    before = trit_path(arguments.src).stat().st_size  # SRC may be OUT
+    with open_model(arguments.src) as model:  # SRC may be OUT
+        before = model.size
     truncate_model(arguments.src, arguments.out, arguments.depth)
-    after = trit_path(arguments.out)
-    _say(f"{after}: {after.stat().st_size:,} bytes, from {before:,}")
+    with open_model(arguments.out) as model:
+        _say(f"{model.path}: {_of_shards(model)}{model.size:,} bytes, from {before:,}")
     return 0
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    path = trit_path(arguments.src)
     against = ModelSource(arguments.against) if arguments.against else nullcontext()
-    with against as source, open_file(path) as file:
-        print(
-            f"{path}: format {MAJOR}.{file.header.minor}, {path.stat().st_size:,} bytes".translate(CONTROLS)
-        )
-        print(f"identity {file.identity}")
-        for key, value in file.metadata.items():
+    with against as source, open_model(arguments.src) as model:
+        _say(f"{model.path}: {_format(model)}{_of_shards(model)}{model.size:,} bytes")
+        print(f"identity {model.identity}")
+        for key, value in model.metadata.items():
             print(f"{key}: {ascii(value[:200])[1:-1]}")
         print()
-        print(_inspect_table(file, source))
+        print(_inspect_table(model, source))
     return 0
+
+
+def _format(model: TritModel) -> str:
+    """The version of the format, of a lone file: shards have their own."""
+    if model.index:
+        return ""
+    with model.shard(model.shards[0]) as file:
+        return f"format {MAJOR}.{file.header.minor}, "
+
+
+def _of_shards(model: TritModel) -> str:
+    return f"{len(model.shards)} shards, " if model.index else ""
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     statuses = set()
     for name in arguments.files:
         try:
-            path = trit_path(name)
-            with _progress(path.stat().st_size, "B") as bar:
-                report = verify_file(path, bar.update)
+            path = model_file(name)
+            with _progress(_bytes_to_verify(path), "B") as bar:
+                report = verify_model(path, bar.update)
         except (TritError, OSError) as error:
             print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
             statuses.add(EXIT_USAGE)
             continue
-        print(_report_json(path, report) if arguments.json else _report_text(path, report))
+        print(_model_json(path, report) if arguments.json else _model_text(path, report))
         statuses.add({"valid": 0, "invalid": EXIT_INVALID, "unsupported": EXIT_UNSUPPORTED}[report.verdict])
     # A file that could not be read hides a verdict, an invalid one outweighs one of unknown version.
     return next((status for status in (EXIT_USAGE, EXIT_INVALID, EXIT_UNSUPPORTED) if status in statuses), 0)
+
+
+def _bytes_to_verify(path: Path) -> int:
+    """About how many, for the progress bar: a folder is not judged yet."""
+    files = path.parent.glob("*.trit") if path.name == INDEX_NAME else [path]
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def _model_text(path: Path, report: ModelReport) -> str:
+    """The report on a file; or that on a folder, and those on its shards that have something to say."""
+    if path.name in report.shards:
+        return _report_text(path, report.shards[path.name])
+    head = f"{path}: {report.verdict}".translate(CONTROLS)
+    if report.ok:
+        head += f", {len(report.shards)} shards, {report.tensors} tensors, {report.size:,} bytes"
+        head += f", identity {report.identity}"
+    shards = {path.with_name(name): shard for name, shard in report.shards.items()}
+    said = [_report_text(file, shard) for file, shard in shards.items() if shard.findings or shard.notes]
+    return "\n".join([head, *(f"  {finding}" for finding in report.findings), *said])
+
+
+def _model_json(path: Path, report: ModelReport) -> str:
+    """One line of ASCII, so that no name can forge another."""
+    if path.name in report.shards:
+        fields = _report_fields(report.shards[path.name])
+    else:
+        fields = asdict(report) | {"verdict": report.verdict, "tensors": report.tensors, "size": report.size}
+        fields["shards"] = {name: _report_fields(shard) for name, shard in report.shards.items()}
+    return json.dumps(fields | {"file": str(path)}, sort_keys=True)
 
 
 def _report_text(path: Path, report: Report) -> str:
@@ -285,26 +326,25 @@ def _report_text(path: Path, report: Report) -> str:
     )
 
 
-def _report_json(path: Path, report: Report) -> str:
-    fields = asdict(report) | {"file": str(path), "verdict": report.verdict}
-    return json.dumps(fields, sort_keys=True)  # ASCII: no name can forge a line
+def _report_fields(report: Report) -> dict[str, Any]:
+    return asdict(report) | {"verdict": report.verdict}
 
 
-def _inspect_table(file: TritFile, source: ModelSource | None) -> str:
+def _inspect_table(model: TritModel, source: ModelSource | None) -> str:
     sources = {tensor.name: tensor for tensor in source.tensors} if source else {}
     header = ["tensor", "shape", "kind", "stored", "info"] + (["SQNR dB", "error %"] if source else [])
-    rows, total = [], Distortion()
-    for entry in file.header.entries:
+    rows, total, entries = [], Distortion(), sorted(model.entries(), key=lambda entry: entry.name)
+    for entry in entries:
         row = [entry.name, _shape(entry.shape), *_kind(entry)]
         if source and isinstance(entry, TritEntry):
             if entry.name not in sources:
                 raise TritError(f"the source has no tensor {entry.name!a}", where=str(source.path))
-            tensor = file.get_tensor(entry.name)
+            tensor = model.get_tensor(entry.name)
             error = distortion_against(source, sources[entry.name], cast(TritTensor, tensor))
             total += error
             row += _error_cells(error)
         rows.append(row)
-    return "\n".join([_table(header, rows), "", *_inspect_totals(file, total if source else None)])
+    return "\n".join([_table(header, rows), "", *_inspect_totals(entries, total if source else None)])
 
 
 def _kind(entry: Entry) -> list[str]:
@@ -321,9 +361,9 @@ def _error_cells(error: Distortion) -> list[str]:
     return [f"{error.sqnr:.2f}", f"{100 * error.relative_error:.2f}"]
 
 
-def _inspect_totals(file: TritFile, error: Distortion | None) -> list[str]:
-    forms = [entry.form for entry in file.header.entries if isinstance(entry, TritEntry)]
-    raw = [entry for entry in file.header.entries if isinstance(entry, RawEntry)]
+def _inspect_totals(entries: Sequence[Entry], error: Distortion | None) -> list[str]:
+    forms = [entry.form for entry in entries if isinstance(entry, TritEntry)]
+    raw = [entry for entry in entries if isinstance(entry, RawEntry)]
     weights = sum(math.prod(form.shape) for form in forms)
     lines = []
     if forms:

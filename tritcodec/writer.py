@@ -29,7 +29,7 @@ from .header import (
     encode_preamble,
 )
 from .layout import layout
-from .reader import PathLike, Tensor, block_errors, byte_view, open_file
+from .reader import PathLike, Tensor, TritFile, block_errors, byte_view, open_file
 from .tensor import Form, TritTensor
 from .trits import check_depth
 
@@ -173,14 +173,19 @@ def truncate_file(source: PathLike, target: PathLike, depth: int) -> None:
     Tensors that are not deeper, and raw ones, are copied as they are. Every
     byte that is copied is checked on the way.
     """
-    depth = check_depth(depth)
     with open_file(source) as file:
-        entries = [_cut_entry(entry, depth) for entry in file.header.entries]
-        kept = {entry.name: len(entry.digests) for entry in entries}
-        with TritWriter(target, entries, file.metadata) as writer:
-            for segment in file.segments:
-                if segment.part < kept[segment.entry.name]:
-                    writer.write(segment.entry.name, segment.part, file.blocks(segment))
+        copy_truncated(file, target, depth)
+
+
+def copy_truncated(file: TritFile, target: PathLike, depth: int) -> None:
+    """Write *target*, a copy of the open *file* cut to *depth* trits a weight (SPEC 5.4)."""
+    depth = check_depth(depth)
+    entries = [_cut_entry(entry, depth) for entry in file.header.entries]
+    kept = {entry.name: len(entry.digests) for entry in entries}
+    with TritWriter(target, entries, file.metadata) as writer:
+        for segment in file.segments:
+            if segment.part < kept[segment.entry.name]:
+                writer.write(segment.entry.name, segment.part, file.blocks(segment))
 
 
 def describe(name: str, tensor: Tensor) -> Entry:

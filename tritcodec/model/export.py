@@ -1,34 +1,33 @@
-"""From a `.trit` file back to a safetensors folder that stock loaders take, or to a coarser `.trit`."""
+"""From `.trit` files back to a safetensors folder that stock loaders take, or to coarser `.trit` files."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ..codebook import CODE_TRITS
 from ..errors import TritError
-from ..header import RAW_DTYPES, Entry, RawEntry
-from ..reader import PathLike, TritFile, byte_view, open_file
-from ..tensor import float_name
-from ..writer import truncate_file
+from ..header import RAW_DTYPES, Entry, RawEntry, TritEntry
+from ..layout import Segment
+from ..reader import PathLike, TritFile, byte_view, check_digest, naming
+from ..tensor import TritTensor, float_name, row_ranges
+from ..writer import copy_truncated, truncate_file
 from .folder import copy_companions, new_folders
-from .run import TRIT_NAME, Progress
+from .index import INDEX_NAME, encode_index, index_bytes
+from .shards import TritModel, model_file, open_model, read_shard
 from .source import LENGTH_SIZE, MODEL_NAME
 
 METADATA = "__metadata__"  # a name that safetensors reserves
-BAND_WEIGHTS = 1 << 22  # weights decoded and written at once
-
-
-def trit_path(path: PathLike) -> Path:
-    """The `.trit` file that *path* names: itself, or `model.trit` in a folder."""
-    path = Path(path)
-    return path / TRIT_NAME if path.is_dir() else path
+BAND_WEIGHTS = 1 << 22  # weights read, decoded and written at once
+Told = Callable[[str, int], None]  # a tensor that is done, and its weights
 
 
 def dequantize_model(
@@ -37,52 +36,96 @@ def dequantize_model(
     *,
     dtype: str | None = None,
     depth: int | None = None,
-    progress: Progress = lambda _name, _weights: None,
+    progress: Told = lambda _name, _weights: None,
 ) -> None:
-    """Write the folder *target* with `model.safetensors` and the other files of the folder *source*.
+    """Write the folder *target* with safetensors files and the other files of the folder *source*.
 
-    Trit tensors get the *dtype* "F32", "F16" or "BF16", or each its own, and are cut to
-    *depth* where that is given; raw ones stay as they are. The folder appears
-    when it is complete. Raises TritError for a damaged file or where *target* exists.
+    There is a file for each shard, and an index, or `model.safetensors` alone, as in
+    *source*. Trit tensors get the *dtype* "F32", "F16" or "BF16", or each its own, and are cut to
+    *depth* where that is given; raw ones stay as they are. Memory is for a few million
+    weights. The folder appears when it is complete. Raises TritError for damaged files or where
+    *target* exists.
     """
-    path = trit_path(source)
-    with open_file(path) as file, new_folders([Path(target)]) as [folder]:
-        copy_companions(path.parent if Path(source).is_dir() else None, folder)
-        with open(folder / MODEL_NAME, "wb") as out:
-            _write_safetensors(out, file, dtype, depth, progress)
-            out.flush()
-            os.fsync(out.fileno())
+    with open_model(source) as model, new_folders([Path(target)]) as [folder]:
+        copy_companions(_folder(source), folder)
+        size = 0
+        for shard in model.shards:
+            name = _safetensors_name(shard) if model.index else MODEL_NAME
+            with model.shard(shard) as file, open(folder / name, "wb") as out:
+                size += _write_safetensors(out, file, dtype, depth, progress)
+                _sync(out)
+        if model.index:
+            with open(folder / f"{MODEL_NAME}.index.json", "wb") as out:
+                out.write(_safetensors_index(model, size))
+                _sync(out)
 
 
 def truncate_model(source: PathLike, target: PathLike, depth: int) -> None:
-    """Write *target*, a file or folder like *source*, cut to *depth* trits a weight."""
-    if not Path(source).is_dir():
+    """Write *target*, a file or folder like *source*, cut to *depth* trits a weight.
+
+    A folder has the same shards again, with their index, and the other files of *source*.
+    """
+    if _folder(source) is None:
         truncate_file(source, target, depth)
         return
-    with new_folders([Path(target)]) as [folder]:
-        copy_companions(Path(source), folder)
-        truncate_file(trit_path(source), folder / TRIT_NAME, depth)
+    with open_model(source) as model, new_folders([Path(target)]) as [folder]:
+        copy_companions(_folder(source), folder)
+        for shard in model.shards:
+            with model.shard(shard) as file:
+                copy_truncated(file, folder / shard, depth)
+        if model.index:
+            with open(folder / INDEX_NAME, "wb") as out:
+                out.write(encode_index({shard: read_shard(folder / shard) for shard in model.shards}))
+                _sync(out)
+
+
+def _folder(source: PathLike) -> Path | None:
+    """The folder that *source* means, by itself or its index; None for a lone file."""
+    path = model_file(source)
+    return path.parent if Path(source).is_dir() or path.name == INDEX_NAME else None
+
+
+def _sync(out: BinaryIO) -> None:
+    out.flush()
+    os.fsync(out.fileno())
+
+
+def _safetensors_name(shard: str) -> str:
+    return Path(shard).with_suffix(".safetensors").name
+
+
+def _safetensors_index(model: TritModel, size: int) -> bytes:
+    """The index that stock loaders read: the shard of each tensor, and the bytes of all tensors."""
+    weight_map = {name: _safetensors_name(model.shard_of(name)) for name in model.keys()}  # noqa: SIM118
+    return index_bytes({"metadata": {"total_size": size}, "weight_map": weight_map})
 
 
 def _write_safetensors(
-    out: BinaryIO, file: TritFile, dtype: str | None, depth: int | None, progress: Progress
-) -> None:
-    """Stream a safetensors file; the library's own writer wants all tensors in memory at once."""
+    out: BinaryIO, file: TritFile, dtype: str | None, depth: int | None, progress: Told
+) -> int:
+    """Stream a safetensors file; the library's own writer wants all tensors in memory at once.
+
+    Gives the bytes of all tensors.
+    """
     entries = sorted(file.header.entries, key=lambda entry: -_itemsize(entry, dtype))  # keeps each aligned
+    segments: dict[str, list[Segment]] = {entry.name: [] for entry in entries}
+    for segment in file.segments:
+        segments[segment.entry.name].append(segment)
     out.write(_header(entries, _metadata(file.metadata), dtype))
     for entry in entries:
         if entry.name == METADATA:
             raise TritError("safetensors has no tensor of that name", where=f"tensor {entry.name!a}")
-        for block in _blocks(file, entry, dtype, depth):
+        for block in _blocks(file, entry, segments[entry.name], dtype, depth):
             out.write(byte_view(block))
         progress(entry.name, math.prod(entry.shape))
+    return sum(_size(entry, dtype) for entry in entries)
 
 
 def _header(entries: list[Entry], metadata: Mapping[str, str], dtype: str | None) -> bytes:
     header: dict[str, Any] = {METADATA: metadata}
     end = 0
     for entry in entries:
-        start, end = end, end + math.prod(entry.shape) * _itemsize(entry, dtype)
+        start, end = end, end + _size(entry, dtype)
         header[entry.name] = {
             "dtype": _dtype(entry, dtype),
             "shape": list(entry.shape),
@@ -93,24 +136,46 @@ def _header(entries: list[Entry], metadata: Mapping[str, str], dtype: str | None
     return len(text).to_bytes(LENGTH_SIZE, "little") + text
 
 
-def _blocks(file: TritFile, entry: Entry, dtype: str | None, depth: int | None) -> Iterator[npt.NDArray[Any]]:
-    """The decoded values of a tensor, in bands of rows; every byte read has been checked."""
-    tensor = file.get_tensor(entry.name, depth)
-    if isinstance(tensor, np.ndarray):
-        yield tensor
+def _blocks(
+    file: TritFile, entry: Entry, segments: list[Segment], dtype: str | None, depth: int | None
+) -> Iterator[npt.NDArray[Any]]:
+    """The decoded values of a tensor, block by block; after the last, every byte read has been checked."""
+    if isinstance(entry, RawEntry):
+        yield from file.blocks(segments[0])
         return
-    rows = math.prod(entry.shape[:-1])
-    step = max(1, BAND_WEIGHTS // entry.shape[-1])
-    for start in range(0, rows, step):
+    for band in _bands(file, entry, segments, depth):
         try:
-            band = tensor.get_rows(start, min(start + step, rows)).dequantize(_dtype(entry, dtype))
+            values = band.dequantize(_dtype(entry, dtype))
         except TritError as error:
             raise error.at(f"tensor {entry.name!a}") from None
-        yield np.asarray(band, band.dtype.newbyteorder("<"))
+        yield np.asarray(values, values.dtype.newbyteorder("<"))
+
+
+def _bands(
+    file: TritFile, entry: TritEntry, segments: list[Segment], depth: int | None
+) -> Iterator[TritTensor]:
+    """A trit tensor in bands of rows; when the last was read, the digests are compared (READ-3)."""
+    form = entry.form
+    kept = segments[: CODE_TRITS + (form.depth if depth is None else min(depth, form.depth))]
+    digests = [sha256() for _ in kept]
+    for start, stop in row_ranges(form.rows, form.columns, BAND_WEIGHTS):
+        band = cast(TritTensor, file.get_rows(entry.name, start, stop, depth))
+        # A band is whole byte rows, so that its planes are bytes of the file, one run after the other; where
+        # the last one has been packed anew it is so, too, since trits have one packing.
+        for digest, plane in zip(digests, band.planes, strict=True):
+            digest.update(plane.data)
+        yield band
+    with naming(file.path):
+        for digest, segment in zip(digests, kept, strict=True):
+            check_digest(digest.digest(), segment)
 
 
 def _dtype(entry: Entry, dtype: str | None) -> str:
     return entry.dtype if dtype is None or isinstance(entry, RawEntry) else float_name(dtype)
+
+
+def _size(entry: Entry, dtype: str | None) -> int:
+    return math.prod(entry.shape) * _itemsize(entry, dtype)
 
 
 def _itemsize(entry: Entry, dtype: str | None) -> int:
