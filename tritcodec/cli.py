@@ -24,10 +24,13 @@ from .errors import TritError
 from .header import MAJOR, MINOR, RAW_DTYPES, Entry, RawEntry, TritEntry
 from .model.export import dequantize_model, trit_path, truncate_model
 from .model.measure import Distortion, distortion_against
-from .model.plan import CONFIGS, Planned
+from .model.plan import KNOWN, Planned, config_of
 from .model.policy import Policy
-from .model.run import plan_model, quantize_model
+from .model.run import Job, quantize_model, survey_all
 from .model.source import ModelSource
+from .model.tasks import Recipe
+from .model.workers import workers
+from .progress import showing
 from .reader import TritFile, open_file
 from .tensor import GROUP_SIZE, TritTensor, check_group_size
 from .verify import Report, verify_file
@@ -38,6 +41,7 @@ CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 KIB = 1024
 UNLIMITED = (10_000, 24)  # columns and lines where output goes to no terminal: nothing is cut
 REASON_WIDTH = 16  # a pattern that was typed may be longer
+WEIGHTS_A_WORKER = 1 << 23  # a model of fewer is done before other processes have started
 NAME_WIDTH = 12  # the least that a name is cut to in a table
 
 EXAMPLES = {
@@ -126,12 +130,25 @@ def _command(
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", help="a folder with model.safetensors, or a safetensors file")
     parser.add_argument("out", metavar="OUT", help="a folder; gets one folder a config")
-    known = ", ".join(CONFIGS)
     parser.add_argument(
         "--configs",
         default="uniform-d2",
         metavar="NAME,...",
-        help=f"what to make, in one pass over the weights: {known} (default: %(default)s)",
+        help=f"what to make, all of it in one run: {KNOWN} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target-bpw",
+        type=float,
+        metavar="X",
+        help="make a mixture of depths, too, of the least error within X bits a weight: the config bpw-X",
+    )
+    parser.add_argument(
+        "--depth",
+        action="append",
+        default=[],
+        type=_named_depth,
+        metavar="GLOB=N",
+        help="quantise tensors of such names at depth N, whatever the config says; repeatable",
     )
     parser.add_argument(
         "--keep",
@@ -161,6 +178,21 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
         "--nested", action="store_true", help="choose codes so that truncations are good, too"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--workers",
+        type=_positive,
+        default=_processors(),
+        metavar="N",
+        help="processes to work in (default: the processors there are, %(default)s)",
+    )
+    place.add_argument("--dask", metavar="ADDRESS", help="work on the cluster of this dask scheduler instead")
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "bar", "lines", "json", "none"),
+        default="auto",
+        help="how to show it, on standard error (default: a bar on a terminal, else lines, if it takes long)",
+    )
 
 
 def _add_dequantize(parser: argparse.ArgumentParser) -> None:
@@ -190,32 +222,52 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a file")
 
 
+def _named_depth(text: str) -> tuple[str, int]:
+    """The pattern and the depth in GLOB=N."""
+    pattern, equals, depth = text.rpartition("=")
+    if not (pattern and equals and depth in ("1", "2", "3", "4")):
+        raise argparse.ArgumentTypeError(f"{text!a} is no GLOB=N with N from 1 to 4")
+    return pattern, int(depth)
+
+
+def _positive(text: str) -> int:
+    """An integer from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!a} is no integer from 1 on")
+    return int(text)
+
+
+def _processors() -> int:
+    """The processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action:
     return parser.add_argument("--depth", type=int, choices=(1, 2, 3, 4), help=purpose)
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
-    configs = list(dict.fromkeys(arguments.configs.split(",")))
-    policy = Policy(arguments.keep, arguments.quantize)
-    check_group_size(arguments.group_size)
+    names = arguments.configs.split(",")
+    if arguments.target_bpw is not None:
+        names.append(f"bpw-{arguments.target_bpw:g}")
+    configs = [config_of(name) for name in dict.fromkeys(names)]
+    policy = Policy(arguments.keep, arguments.quantize, arguments.depth)
     check_method(arguments.method, arguments.nested, codebook=None)
-    with ModelSource(arguments.src) as source:
-        plans = plan_model(source, configs, policy, arguments.group_size)
-        if arguments.dry_run:
-            print(_plan_table(plans))
-            return 0
-        weights = sum(math.prod(tensor.shape) for tensor in source.tensors)
-        with _progress(weights, "weight") as bar:
-            quantize_model(
-                source,
-                arguments.out,
-                plans,
-                group_size=arguments.group_size,
-                method=arguments.method,
-                nested=arguments.nested,
-                progress=_advance(bar),
-            )
-    for config, planned in plans.items():
+    recipe = Recipe(check_group_size(arguments.group_size), arguments.method, arguments.nested)
+    with ModelSource(arguments.src) as source, showing(arguments.progress) as progress:
+        job = Job(source, configs, policy, recipe)
+        small = sum(math.prod(tensor.shape) for tensor in source.tensors) < WEIGHTS_A_WORKER
+        with workers(1 if small else arguments.workers, arguments.dask) as (executor, width):
+            if arguments.dry_run:
+                surveys = survey_all(job, executor, width, progress=progress) if job.adaptive else {}
+                plans = job.plans(surveys)
+            else:
+                plans = quantize_model(job, arguments.out, executor, width, progress)
+    if arguments.dry_run:
+        print(_plan_table(plans))
+    for config, planned in plans.items() if not arguments.dry_run else ():
         _say(f"{Path(arguments.out, config)}: {_sizes(planned)}")
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,11 +18,12 @@ from ..reader import PathLike, TritFile, byte_view, open_file
 from ..tensor import float_name
 from ..writer import truncate_file
 from .folder import copy_companions, new_folders
-from .run import TRIT_NAME, Progress
+from .index import TRIT_NAME
 from .source import LENGTH_SIZE, MODEL_NAME
 
 METADATA = "__metadata__"  # a name that safetensors reserves
 BAND_WEIGHTS = 1 << 22  # weights decoded and written at once
+Told = Callable[[str, int], None]  # a tensor that is done, and its weights
 
 
 def trit_path(path: PathLike) -> Path:
@@ -37,7 +38,7 @@ def dequantize_model(
     *,
     dtype: str | None = None,
     depth: int | None = None,
-    progress: Progress = lambda _name, _weights: None,
+    progress: Told = lambda _name, _weights: None,
 ) -> None:
     """Write the folder *target* with `model.safetensors` and the other files of the folder *source*.
 
@@ -65,7 +66,7 @@ def truncate_model(source: PathLike, target: PathLike, depth: int) -> None:
 
 
 def _write_safetensors(
-    out: BinaryIO, file: TritFile, dtype: str | None, depth: int | None, progress: Progress
+    out: BinaryIO, file: TritFile, dtype: str | None, depth: int | None, progress: Told
 ) -> None:
     """Stream a safetensors file; the library's own writer wants all tensors in memory at once."""
     entries = sorted(file.header.entries, key=lambda entry: -_itemsize(entry, dtype))  # keeps each aligned
