@@ -989,16 +989,16 @@ def test_a_disk_that_cannot_be_read(
 INTERRUPTED = """
 import os, signal, sys
 from tritcodec.cli import main
-from tritcodec.model.source import ModelSource
+from tritcodec.model import tasks
 
-read = ModelSource.read
+read = tasks.read_rows
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
-def interrupted(self, tensor):
+def interrupted(*arguments):
     os.kill(os.getpid(), getattr(signal, sys.argv[1]))
-    return read(self, tensor)
+    return read(*arguments)
 
-ModelSource.read = interrupted
+tasks.read_rows = interrupted
 sys.exit(main(sys.argv[2:]))
 """
 

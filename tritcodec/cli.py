@@ -11,7 +11,6 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -256,15 +255,15 @@ def _quantize(arguments: argparse.Namespace) -> int:
     policy = Policy(arguments.keep, arguments.quantize, arguments.depth)
     check_method(arguments.method, arguments.nested, codebook=None)
     recipe = Recipe(check_group_size(arguments.group_size), arguments.method, arguments.nested)
-    with ModelSource(arguments.src) as source, showing(arguments.progress) as progress:
-        job = Job(source, configs, policy, recipe)
-        small = sum(math.prod(tensor.shape) for tensor in source.tensors) < WEIGHTS_A_WORKER
-        with workers(1 if small else arguments.workers, arguments.dask) as (executor, width):
-            if arguments.dry_run:
-                surveys = survey_all(job, executor, width, progress=progress) if job.adaptive else {}
-                plans = job.plans(surveys)
-            else:
-                plans = quantize_model(job, arguments.out, executor, width, progress)
+    job = Job(ModelSource(arguments.src), configs, policy, recipe)
+    small = sum(math.prod(tensor.shape) for tensor in job.source.tensors) < WEIGHTS_A_WORKER
+    count = 1 if small else arguments.workers
+    with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
+        if arguments.dry_run:
+            surveys = survey_all(job, executor, width, progress=progress) if job.adaptive else {}
+            plans = job.plans(surveys)
+        else:
+            plans = quantize_model(job, arguments.out, executor, width, progress)
     if arguments.dry_run:
         print(_plan_table(plans))
     for config, planned in plans.items() if not arguments.dry_run else ():
@@ -298,8 +297,8 @@ def _truncate(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     path = trit_path(arguments.src)
-    against = ModelSource(arguments.against) if arguments.against else nullcontext()
-    with against as source, open_file(path) as file:
+    source = ModelSource(arguments.against) if arguments.against else None
+    with open_file(path) as file:
         print(
             f"{path}: format {MAJOR}.{file.header.minor}, {path.stat().st_size:,} bytes".translate(CONTROLS)
         )
@@ -352,7 +351,7 @@ def _inspect_table(file: TritFile, source: ModelSource | None) -> str:
             if entry.name not in sources:
                 raise TritError(f"the source has no tensor {entry.name!a}", where=str(source.path))
             tensor = file.get_tensor(entry.name)
-            error = distortion_against(source, sources[entry.name], cast(TritTensor, tensor))
+            error = distortion_against(sources[entry.name], cast(TritTensor, tensor))
             total += error
             row += _error_cells(error)
         rows.append(row)

@@ -17,7 +17,7 @@ from ..writer import TritWriter
 from .plan import Planned, form_of
 from .source import SourceTensor
 from .spool import Spool
-from .tasks import Part, Recipe, Surveyed, bands, encode_part, parts, place
+from .tasks import Part, Recipe, Surveyed, bands, encode_part, naming, parts
 from .workers import Task
 
 Found = tuple[SourceTensor, int, int, tuple[int, ...]]  # what a task encodes: rows [start, stop), and depths
@@ -83,8 +83,10 @@ class Encoded:
                 if isinstance(entry, TritEntry):
                     for part in range(len(entry.digests)):
                         writer.write(name, part, self._plane(entry, part))
-                elif writer.write(name, 0, bands(item.tensor)).hex() != self.surveys[name].digests[0]:
-                    raise TritError("the tensor has changed since it was surveyed", where=place(item.tensor))
+                    continue
+                with naming(item.tensor):
+                    if writer.write(name, 0, bands(item.tensor)).hex() != self.surveys[name].digests[0]:
+                        raise TritError("the tensor has changed since it was surveyed")
 
     def drop(self, tensors: Sequence[SourceTensor]) -> None:
         """Forget the pieces of *tensors*: they are written."""

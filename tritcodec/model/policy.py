@@ -28,6 +28,8 @@ KEPT = {
     "*norm*": "normalisation",
     "*scale*": "scales",
     "*.a_log": "state matrix",
+    "*.bias": "bias",
+    "*_bias": "bias",  # of experts in one tensor: a matrix
 }
 EXPERTS = "*experts*"  # of such names, tensors of rank 3 are matrices of linear layers, one beside the other
 SOURCES = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F32"}  # source dtype: dtype of the trit tensor

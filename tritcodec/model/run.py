@@ -22,10 +22,10 @@ from .plan import DEPTHS, Config, Planned, plan
 from .policy import Policy
 from .source import ModelSource, Shard, SourceTensor
 from .spool import Spool
-from .tasks import Recipe, Surveyed, place, survey, survey_raw
+from .tasks import Recipe, Surveyed, naming, survey, survey_raw
 from .workers import Task, run_all
 
-# Is told of every step: the phase, "survey" or "encode"; a tensor; weights that are done of it; how many there are.
+# Is told of every step: the phase, "survey" or "encode"; a tensor; weights done of it; weights in all.
 Progress = Callable[[str, str, int, int], None]
 
 
@@ -131,9 +131,9 @@ def survey_all(
             else:
                 tasks.append((tensor, survey_raw, (tensor,)))
     for tensor, result in run_all(executor, width, tasks):
-        if tensor.name in found and found[tensor.name].digests != result.digests:
-            message = "it has changed since the unfinished run began"
-            raise TritError(message, where=place(tensor))
+        with naming(tensor):
+            if tensor.name in found and found[tensor.name].digests != result.digests:
+                raise TritError("the tensor has changed since the unfinished run began")
         if spool:
             spool.put(job.keys[tensor.name], result.to_json())
         found[tensor.name] = result
@@ -172,6 +172,7 @@ class _Shards:
         self, job: Job, plans: Mapping[str, Sequence[Planned]], encoded: Encoded, spool: Spool
     ) -> None:
         self.job, self.encoded, self.spool = job, encoded, spool
+        self.configs = [config for config in job.configs if not is_complete(spool, config)]
         self.plans = {name: {item.tensor.name: item for item in items} for name, items in plans.items()}
 
     def run(self, executor: Executor, width: int, progress: Progress) -> None:
@@ -217,7 +218,7 @@ class _Shards:
     def _tasks(self, number: int, progress: Progress, total: int) -> Iterator[Task[Found, list[bytes]]]:
         """What is to be encoded for a shard; progress is told what is not."""
         shard = self.job.source.shards[number]
-        done = all(self._path(number, config).exists() for config in self.job.configs)
+        done = all(self._path(number, config).exists() for config in self.configs)
         for tensor in shard.tensors:
             depths = sorted({plan[tensor.name].depth for plan in self.plans.values()} - {0})
             if depths:
@@ -232,7 +233,7 @@ class _Shards:
     def _write(self, number: int, executor: Executor) -> None:
         """Write a shard for every config, where it is not there already."""
         shard = self.job.source.shards[number]
-        for config in self.job.configs:
+        for config in self.configs:
             path, plan = self._path(number, config), self.plans[config.name]
             if path.exists():
                 continue
@@ -258,16 +259,21 @@ def shard_name(number: int, shards: int) -> str:
     return TRIT_NAME if shards == 1 else f"model-{number + 1:05}-of-{shards:05}.trit"
 
 
+def is_complete(spool: Spool, config: Config) -> bool:
+    """Whether the folder of *config* lacks nothing, but perhaps its name."""
+    return spool.get(f"done.{config.name}") is not None
+
+
 def finish(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
     """Give the folders of all configs what they lack, and their names."""
     for config in job.configs:
         folder = spool.folder / config.name
-        if spool.get(done := f"done.{config.name}") is None:
+        if not is_complete(spool, config):
             folder.mkdir(exist_ok=True)
             copy_companions(job.source.folder, folder)
             write_index(folder, len(job.source.shards))
             flush(folder)
-            spool.put(done, b"")
+            spool.put(f"done.{config.name}", b"")
     for config, output in zip(job.configs, outputs, strict=True):
         folder = spool.folder / config.name
         if not folder.exists():  # an earlier run came that far

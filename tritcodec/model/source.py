@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -58,36 +57,8 @@ class Shard:
     modified: int  # time of the last change, in nanoseconds
 
 
-class TensorReader(threading.local):
-    """Reads tensors of any file; the file that a thread read last stays open for it."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._file: Source | None = None
-
-    def rows(self, tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
-        """Rows [start, stop) of *tensor*, seen as (rows, K), K its last axis; a scalar is one row of one."""
-        columns = tensor.shape[-1] if tensor.shape else 1
-        array = np.empty((stop - start, columns), RAW_DTYPES[tensor.dtype])
-        self._open(tensor.path).read_into(array, tensor.offset + start * columns * array.itemsize)
-        return array
-
-    def close(self) -> None:
-        """Close the file that is open."""
-        if self._file is not None:
-            self._file.close()
-        self._path = self._file = None
-
-    def _open(self, path: Path) -> Source:
-        if self._file is None or self._path != path:
-            self.close()
-            self._file = Source(path)
-            self._path = path
-        return self._file
-
-
 class ModelSource:
-    """The weights of a model, read tensor by tensor; a context manager.
+    """A model: where its weights are; `read_rows` reads them.
 
     `shards` has the files and `tensors` all that is in them, in their order.
     `folder` is None where a single file was named. Raises TritError for a file that is
@@ -102,25 +73,23 @@ class ModelSource:
         self.shards = [_shard(file) for file in files]
         self.tensors = [tensor for shard in self.shards for tensor in shard.tensors]
         _check_shards(self.shards, weight_map or {}, self.path)
-        self._reader = TensorReader()
 
-    def read(self, tensor: SourceTensor) -> npt.NDArray[Any]:
-        """The whole of *tensor*."""
-        return self.rows(tensor, 0, rows_of(tensor)).reshape(tensor.shape)
 
-    def rows(self, tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
-        """Rows [start, stop) of *tensor*, seen as (rows, K), K its last axis."""
-        return self._reader.rows(tensor, start, stop)
+def read_rows(tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
+    """Rows [start, stop) of *tensor*, seen as (rows, K), K its last axis; a scalar is one row of one."""
+    columns = tensor.shape[-1] if tensor.shape else 1
+    array = np.empty((stop - start, columns), RAW_DTYPES[tensor.dtype])
+    file = Source(tensor.path)  # to open it costs nothing beside reading, and nothing stays open
+    try:
+        file.read_into(array, tensor.offset + start * columns * array.itemsize)
+    finally:
+        file.close()
+    return array
 
-    def close(self) -> None:
-        """Close what is open."""
-        self._reader.close()
 
-    def __enter__(self) -> ModelSource:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def read_tensor(tensor: SourceTensor) -> npt.NDArray[Any]:
+    """The whole of *tensor*."""
+    return read_rows(tensor, 0, rows_of(tensor)).reshape(tensor.shape)
 
 
 def rows_of(tensor: SourceTensor) -> int:

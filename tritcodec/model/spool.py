@@ -48,8 +48,11 @@ class Spool:
             for output in self.outputs:
                 if os.path.lexists(output):
                     raise TritError("exists already; remove it or name another place", where=str(output))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / LOCK, "ab")  # closed by __exit__
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.folder / LOCK, "ab")  # closed by __exit__
+        except OSError as error:
+            raise self._of_target(error) from None
         try:
             _lock(self._lock.fileno())
         except OSError:
@@ -66,7 +69,15 @@ class Spool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, TritError) and self.get(BEGUN) is None:
             self.discard()
+        if isinstance(error, OSError):
+            self._of_target(error)
         self._lock.close()  # and with it, the lock
+
+    def _of_target(self, error: OSError) -> OSError:
+        """*error*, of the target where it is of something in it: no file there was asked for by name."""
+        if str(error.filename or self.folder).startswith(str(self.folder)):
+            error.filename = str(self.target)
+        return error
 
     def begin(self) -> None:
         """From here on there is something to lose."""

@@ -5,6 +5,7 @@ Tasks and results are small or packed; weights are read where the work is done.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,14 +19,14 @@ import numpy.typing as npt
 
 from ..encode import Weights, as_groups, block_of, chooser, encode_groups, energies, to_float32
 from ..errors import TritError
-from ..reader import byte_view
+from ..header import RawEntry
+from ..reader import byte_view, check_raw
 from ..tensor import Form, pack_block
 from .policy import SOURCES
-from .source import SourceTensor, TensorReader, rows_of
+from .source import SourceTensor, read_rows, rows_of
 
 PART_BLOCKS = 8  # blocks of the encoder in a part: what one task encodes, some 8 million weights
 BAND_ELEMENTS = 1 << 20  # of a raw tensor, read at once
-READER = TensorReader()  # of this process
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Surveyed:
 
 def weights_of(tensor: SourceTensor, group_size: int) -> Weights:
     """The weights of a matrix, read from its file."""
-    return Weights(tensor.shape, SOURCES[tensor.dtype], group_size, partial(READER.rows, tensor))
+    return Weights(tensor.shape, SOURCES[tensor.dtype], group_size, partial(read_rows, tensor))
 
 
 def parts(tensor: SourceTensor, group_size: int) -> Iterator[tuple[int, int]]:
@@ -103,10 +104,8 @@ def survey(tensor: SourceTensor, depths: tuple[int, ...], recipe: Recipe, estima
     modified = os.stat(tensor.path).st_mtime_ns
     weights = weights_of(tensor, recipe.group_size)
     hashed = _HashingReader(weights, {stop for _, stop in parts(tensor, recipe.group_size)})
-    try:
+    with naming(tensor):
         found = replace(weights, read=hashed.read).survey()
-    except TritError as error:
-        raise error.at(place(tensor)) from None
     codebooks = {depth: weights.fit(found, depth, recipe.method, recipe.nested) for depth in depths}
     errors, energy = {}, 0.0
     for depth, codebook in codebooks.items() if estimates else ():
@@ -116,10 +115,13 @@ def survey(tensor: SourceTensor, depths: tuple[int, ...], recipe: Recipe, estima
 
 
 def survey_raw(tensor: SourceTensor) -> Surveyed:
-    """Read a tensor that is kept raw, for its digest."""
+    """Read a tensor that is kept raw, for its digest. Raises TritError (RAW-2) for booleans that are none."""
     modified, digest = os.stat(tensor.path).st_mtime_ns, sha256()
-    for rows in bands(tensor):
-        digest.update(byte_view(rows))
+    entry = RawEntry(tensor.name, tensor.dtype, tensor.shape)
+    with naming(tensor):
+        for rows in bands(tensor):
+            check_raw(rows, entry)
+            digest.update(byte_view(rows))
     return Surveyed((digest.hexdigest(),), modified)
 
 
@@ -130,7 +132,7 @@ def bands(tensor: SourceTensor) -> Iterator[npt.NDArray[Any]]:
     rows, columns = rows_of(tensor), tensor.shape[-1] if tensor.shape else 1
     step = max(1, BAND_ELEMENTS // columns)
     for start in range(0, rows, step):
-        yield READER.rows(tensor, start, min(start + step, rows))
+        yield read_rows(tensor, start, min(start + step, rows))
 
 
 class _HashingReader:
@@ -168,9 +170,10 @@ def encode_part(part: Part, recipe: Recipe, measure: bool) -> list[bytes]:
     The line has the squared error and the squared weights in units of `energies`, where *measure*
     asks for them. Raises TritError where the rows are not those that were surveyed.
     """
-    rows = READER.rows(part.tensor, part.start, part.stop)
-    if sha256(byte_view(rows)).hexdigest() != part.digest:
-        raise TritError("the weights have changed since they were surveyed", where=place(part.tensor))
+    with naming(part.tensor):
+        rows = read_rows(part.tensor, part.start, part.stop)
+        if sha256(byte_view(rows)).hexdigest() != part.digest:
+            raise TritError("the weights have changed since they were surveyed")
     pieces = [_Piece(replace(form, shape=rows.shape), recipe) for form in part.forms]
     weights = weights_of(part.tensor, recipe.group_size)
     for start in range(0, len(rows), weights.block_rows):
@@ -203,6 +206,10 @@ class _Piece:
         return line + b"\n" + b"".join(plane.tobytes() for plane in self.planes)
 
 
-def place(tensor: SourceTensor) -> str:
-    """File and name, for a message."""
-    return f"{tensor.path}: tensor {tensor.name!a}"
+@contextlib.contextmanager
+def naming(tensor: SourceTensor) -> Iterator[None]:
+    """Let a TritError that comes from the block say file and tensor."""
+    try:
+        yield
+    except TritError as error:
+        raise error.at(f"{tensor.path}: tensor {tensor.name!a}") from None
