@@ -27,6 +27,7 @@ from .model.plan import KNOWN, Planned, config_of
 from .model.policy import Policy
 from .model.run import Job, quantize_model, survey_all
 from .model.source import ModelSource
+from .model.spool import STATE
 from .model.tasks import Recipe
 from .model.workers import workers
 from .progress import showing
@@ -71,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may not fit the terminal's encoding
+    arguments = argparse.Namespace()
     try:
-        arguments = _parser().parse_args(argv)
+        _parser().parse_args(argv, arguments)
         status: int = arguments.run(arguments)
         if sys.stdout:  # None where the process was started without one
             sys.stdout.flush()
@@ -80,18 +82,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has gone, and with it what we had to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_USAGE
-    except (TritError, OSError) as error:
-        print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
+    except TritError as error:
+        _complain(_one_line(error))
+        return EXIT_USAGE
+    except OSError as error:
+        _complain(_one_line(error), arguments)
         return EXIT_USAGE
     except MemoryError as error:  # a sparse file can claim a terabyte
-        print(f"tritcodec: not enough memory: {error}".translate(CONTROLS), file=sys.stderr)
+        _complain(f"not enough memory: {error}".translate(CONTROLS), arguments)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("tritcodec: interrupted", file=sys.stderr)
+        _complain("interrupted", arguments)
         return EXIT_INTERRUPTED
     except Exception:  # a crash of ours: its status must not be that of an invalid file
         traceback.print_exc()
         return EXIT_CRASH
+
+
+def _complain(message: str, arguments: argparse.Namespace | None = None) -> None:
+    """Print one line to standard error; where a run of *arguments* has left something, what to do."""
+    if arguments and "out" in arguments and Path(arguments.out, STATE).is_dir():
+        message += "; what is done is kept: run the same command again to go on"
+    print(f"tritcodec: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
