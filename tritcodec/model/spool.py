@@ -75,7 +75,7 @@ class Spool:
 
     def _of_target(self, error: OSError) -> OSError:
         """*error*, of the target where it is of something in it: no file there was asked for by name."""
-        if str(error.filename or self.folder).startswith(str(self.folder)):
+        if error.errno is not None and str(error.filename or self.folder).startswith(str(self.folder)):
             error.filename = str(self.target)
         return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import threading
@@ -93,5 +94,10 @@ def _dask(address: str) -> Iterator[tuple[Executor, int]]:
         from distributed import Client
     except ImportError:
         raise TritError("--dask needs dask.distributed: pip install 'tritcodec[dask]'") from None
-    with Client(address) as client:
-        yield client.get_executor(), max(1, sum(client.nthreads().values()))
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:  # no scheduler there, or no address
+        raise OSError(errno.ECONNREFUSED, f"no dask scheduler: {error}", address) from None
+    with client:
+        threads = client.scheduler_info()["workers"].values()
+        yield client.get_executor(), max(1, sum(worker["nthreads"] for worker in threads))
