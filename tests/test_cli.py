@@ -43,6 +43,7 @@ from tritcodec import TritTensor, open_file, save_file
 from tritcodec.cli import main
 from tritcodec.encode import quantize
 from tritcodec.header import Preamble, RawEntry, encode_header, encode_preamble
+from tritcodec.model.spool import STATE
 
 COMMANDS = ["quantize", "dequantize", "truncate", "inspect", "verify"]
 ALL_CONFIGS = ("--configs", ",".join(CONFIGS))
@@ -301,8 +302,8 @@ FAILING: list[tuple[str, list[str]]] = [
     ("quantize nowhere x", ["nowhere", MISSING]),
     ("quantize nowhere/deep x", ["nowhere/deep", MISSING]),
     ("quantize lone.safetensors/deep x", ["lone.safetensors/deep", "Not a directory"]),
-    ("quantize sharded x", ["sharded", "shards"]),
-    ("quantize taken x", ["taken", f"no {MODEL}"]),
+    ("quantize sharded x", ["sharded", "no weight_map"]),
+    ("quantize taken x", ["taken", f"neither {MODEL}"]),
     ("quantize text.safetensors x", ["text.safetensors", FOREIGN]),
     ("quantize empty.safetensors x", ["empty.safetensors", FOREIGN]),
     ("quantize cut.safetensors x", ["cut.safetensors", FOREIGN]),
@@ -318,7 +319,7 @@ FAILING: list[tuple[str, list[str]]] = [
     ("quantize hostile.safetensors x --dry-run", [r"a\x1b[2J\nuniform", "control character"]),
     ("quantize packed.safetensors x", ["packed.safetensors"]),
     # arguments of quantize
-    ("quantize model x --configs uniform-d5", ["'uniform-d5'", ", ".join(CONFIGS)]),
+    ("quantize model x --configs uniform-d5", ["'uniform-d5'", "uniform-d1 to uniform-d4"]),
     ("quantize model x --configs ''", ["unknown config ''"]),
     ("quantize model x --configs uniform-d1,", ["unknown config ''"]),
     ("quantize model x --configs 'uniform-d1\n'", [r"'uniform-d1\n'"]),
@@ -482,16 +483,18 @@ def test_a_source_of_complex_numbers_is_not_compared(tritcodec: Command) -> None
 def test_an_interrupt_is_one_line(
     tritcodec: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C ends with the shell's status for it, and leaves nothing."""
+    """Ctrl-C ends with the shell's status for it, and says that the run can go on; it does."""
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tritcodec.model.run.quantize", interrupt)
-    with untouched(tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr("tritcodec.model.assemble.encode_part", interrupt)
         run = tritcodec("quantize", "model", tmp_path / "new" / "out")
     assert run.status == 128 + signal.SIGINT
-    assert run.err == "tritcodec: interrupted\n"
+    assert run.err == f"tritcodec: interrupted{GO_ON}\n"
+    assert tritcodec("quantize", "model", tmp_path / "new" / "out").status == 0
+    assert os.listdir(tmp_path / "new" / "out") == ["uniform-d2"]
 
 
 EACH = """
@@ -793,7 +796,11 @@ def on_terminal(*arguments: object, cwd: Path) -> tuple[int, str, str]:
 @posix
 @pytest.mark.parametrize(
     ("line", "unit"),
-    [("quantize {minilm} x", "weight/s"), ("dequantize {made} x", "weight/s"), ("verify {made}", "B/s")],
+    [
+        ("quantize {minilm} x --progress bar", "weight/s"),
+        ("dequantize {made} x", "weight/s"),
+        ("verify {made}", "B/s"),
+    ],
 )
 def test_progress_shows_on_a_terminal_only(made: Path, tmp_path: Path, line: str, unit: str) -> None:
     """A bar on stderr where that is a terminal, wiped at the end; stdout has the result alone."""
@@ -803,15 +810,18 @@ def test_progress_shows_on_a_terminal_only(made: Path, tmp_path: Path, line: str
     assert (out.count("\n"), out.count("\r")) == (1, 0)
     start, first, *_, last, end = shown.split("\r")
     assert start == end == last.strip() == ""
-    assert first.startswith("  0%|")
+    assert first.removeprefix("survey: ").startswith("  0%|")
     assert unit in first
     assert "\n" not in shown
 
 
 @posix
-def test_an_error_on_a_terminal_stands_on_its_own_line(shelf: Path, tmp_path: Path) -> None:
+def test_an_error_on_a_terminal_stands_on_its_own_line(tmp_path: Path) -> None:
     """The bar is wiped before the error is printed."""
-    status, out, shown = on_terminal("quantize", shelf / "nan.safetensors", "x", cwd=tmp_path)
+    matrices = {f"{name}.weight": weights(5, 16) for name in "abc"}
+    matrices["c.weight"] = floats(np.full((5, 16), np.nan))  # found when the others are done
+    write_model(tmp_path / "model", matrices)
+    status, out, shown = on_terminal("quantize", "model", "x", cwd=tmp_path)
     assert (status, out) == (2, "")
     *_, wiped, error, end = shown.split("\r")
     assert (wiped.strip(), end) == ("", "\n")
@@ -899,11 +909,17 @@ mount -t tmpfs -o size={size} none "$1" || exit 99
 shift
 "$@"
 status=$?
-find "$OUT" -mindepth 1 1>&2
+find "$OUT" -type f -not -path '*/.tritcodec/*' 1>&2
 exit $status
 """
+GO_ON = "; what is done is kept: run the same command again to go on"
 WRITING = ["quantize {minilm} {out}/new/out --configs uniform-d1,uniform-d2", "dequantize {made} {out}/back"]
 WRITING += ["truncate {made} {out}/cut --depth 2", f"truncate {{made}}/{TRIT} {{out}}/cut.trit --depth 2"]
+
+
+def left(folder: Path) -> list[str]:
+    """The files in *folder* that are no state of a run that can go on."""
+    return [path for path, data in tree(folder).items() if data is not None and STATE not in path]
 
 
 @posix
@@ -911,9 +927,9 @@ WRITING += ["truncate {made} {out}/cut --depth 2", f"truncate {{made}}/{TRIT} {{
 def test_a_file_that_may_not_grow(made: Path, tmp_path: Path, line: str) -> None:
     """The system stops a write in the middle: one line that says where and why, and nothing is left."""
     arguments = line.format(minilm=MINILM, made=made / "uniform-d4", out=tmp_path).split()
-    with untouched(tmp_path):
-        run = ended([sys.executable, "-c", LIMITED, *arguments])
+    run = ended([sys.executable, "-c", LIMITED, *arguments])
     assert_error(run, str(tmp_path), "File too large")
+    assert left(tmp_path) == []
 
 
 @posix
@@ -947,9 +963,9 @@ def test_the_line_on_a_full_disk_says_where(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with untouched(tmp_path):
-        run = tritcodec(*line.format(minilm=MINILM, made=made / "uniform-d4", out=tmp_path).split())
+    run = tritcodec(*line.format(minilm=MINILM, made=made / "uniform-d4", out=tmp_path).split())
     assert_error(run, str(tmp_path), "No space left on device")
+    assert left(tmp_path) == []
 
 
 @posix
@@ -981,24 +997,25 @@ def test_a_disk_that_cannot_be_read(
         return read(descriptor, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", fail)
-    with untouched(tmp_path), untouched(at_shelf):
+    with untouched(at_shelf):
         run = tritcodec(*line.format(out=tmp_path).split())
     assert_error(run, source, "Input/output error")
+    assert left(tmp_path) == []
 
 
 INTERRUPTED = """
 import os, signal, sys
 from tritcodec.cli import main
-from tritcodec.model.source import ModelSource
+from tritcodec.model import tasks
 
-read = ModelSource.read
+read = tasks.read_rows
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
-def interrupted(self, tensor):
+def interrupted(*arguments):
     os.kill(os.getpid(), getattr(signal, sys.argv[1]))
-    return read(self, tensor)
+    return read(*arguments)
 
-ModelSource.read = interrupted
+tasks.read_rows = interrupted
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -1006,12 +1023,10 @@ sys.exit(main(sys.argv[2:]))
 @posix
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGKILL", -9), ("SIGTERM", -15)])
 def test_a_signal_in_the_middle(shelf: Path, tmp_path: Path, name: str, status: int) -> None:
-    """No config appears; after SIGINT nothing at all is left, after the others at most what is hidden."""
+    """No config appears, only what is needed to go on; after SIGINT that is said."""
     arguments = ["quantize", str(shelf / "model"), str(tmp_path / "new" / "out"), *ALL_CONFIGS]
     run = ended([sys.executable, "-c", INTERRUPTED, name, *arguments])
     assert run.status == status
     if name == "SIGINT":
-        assert run.err == "tritcodec: interrupted\n"
-        assert tree(tmp_path) == {}
-    else:
-        assert all(path.startswith(".") for path in os.listdir(tmp_path / "new" / "out"))
+        assert run.err == f"tritcodec: interrupted{GO_ON}\n"
+    assert os.listdir(tmp_path / "new" / "out") == [STATE]

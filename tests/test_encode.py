@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from tritcodec import encode as encoder
-from tritcodec import fit, search
+from tritcodec import fit, published, search
 from tritcodec.codebook import check_codebook
 from tritcodec.errors import TritError
 from tritcodec.tensor import Form
@@ -492,7 +492,7 @@ def test_scales_snap_by_ratio_and_ties_to_the_lower_step() -> None:
     """Between steps s and 4s the border is 2s: at it the lower code, a last place above it the higher."""
     steps = np.float32(2) ** np.arange(-26, 27, 2, dtype=np.float32)
     scales = np.array([0, 2 * 13, np.nextafter(np.float32(26), np.float32(27)), 13, 1e30], np.float32)
-    assert encoder.snap(scales, steps, 3).tolist() == [0, 13, 14, 13, 26]
+    assert published.snap(scales, steps, 3).tolist() == [0, 13, 14, 13, 26]
 
 
 @pytest.mark.parametrize("depth", DEPTHS)

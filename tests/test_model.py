@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import math
 import os
 import shutil
@@ -13,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,16 @@ from strategies import names
 from tritcodec import TritError, TritTensor, load_file, open_file, save_file, verify_file
 from tritcodec.encode import quantize
 from tritcodec.header import RAW_DTYPES
-from tritcodec.model import measure, run
+from tritcodec.model import measure, tasks
 from tritcodec.model.export import dequantize_model, truncate_model
 from tritcodec.model.measure import Distortion, distortion, distortion_against
-from tritcodec.model.plan import config_depth
+from tritcodec.model.plan import config_of
 from tritcodec.model.policy import Policy
-from tritcodec.model.run import plan_model, quantize_model
-from tritcodec.model.source import ModelSource, SourceTensor
-from tritcodec.reader import Source
+from tritcodec.model.run import Job, Progress, quantize_model, silent
+from tritcodec.model.source import ModelSource, SourceTensor, read_rows, read_tensor
+from tritcodec.model.spool import STATE
+from tritcodec.model.tasks import Recipe
+from tritcodec.model.workers import Inline
 
 LAYER = "encoder.layer.0."
 MATRICES = [  # of the fixture: the weights of its linear layers
@@ -69,6 +71,7 @@ SMALL = {  # a model in small: two matrices, a norm, an embedding and what else 
     "model.norm.weight": weights(20),
     "steps": Stored("I64", (), bytes(8)),
 }
+FILE = Path("model.safetensors")
 FLOATS = ["F32", "F16", "BF16", "F64"]  # the dtypes that can be quantised
 posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
 
@@ -78,13 +81,18 @@ def convert(
     target: Path,
     configs: Sequence[str] = ("uniform-d2",),
     policy: Policy | None = None,
+    progress: Progress = silent,
     **options: Any,
 ) -> Path:
     """Quantise a model, with the recipe's policy unless another is given; gives *target*."""
-    with ModelSource(source) as model:
-        plans = plan_model(model, list(configs), policy or Policy(), options.get("group_size", 16))
-        quantize_model(model, target, plans, **options)
+    quantize_model(job(source, configs, policy, **options), target, Inline(), progress=progress)
     return target
+
+
+def job(source: Path, configs: Sequence[str], policy: Policy | None = None, **options: Any) -> Job:
+    """What to make of a model."""
+    recipe = replace(Recipe(16, "optimal", False), **options)
+    return Job(ModelSource(source), [config_of(config) for config in configs], policy or Policy(), recipe)
 
 
 def trit(path: Path, name: str, depth: int | None = None) -> TritTensor:
@@ -117,7 +125,7 @@ def test_every_quantised_tensor_is_what_quantize_makes_of_it(made: Path, config:
     """A file holds the same codebook and planes as `quantize` gives for the tensor alone."""
     source = load_safetensors(MINILM / MODEL)
     for name in MATRICES:
-        expected = quantize(source[name], config_depth(config))
+        expected = quantize(source[name], int(config[-1]))
         assert same(expected, trit(made / config / TRIT, name))
 
 
@@ -163,57 +171,36 @@ def test_the_same_run_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
         assert tree(tmp_path / "turned" / config) == tree(made / config)
 
 
-def test_a_quantised_tensor_is_read_once_for_all_configs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("configs", [["uniform-d2"], CONFIGS, ["bpw-7", "uniform-d1"]])
+def test_weights_are_read_twice_whatever_is_made_of_them(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configs: list[str]
 ) -> None:
-    """Four configs take one read of each matrix."""
-    reads: Counter[str] = Counter()
-    read = ModelSource.read
+    """Once for the survey and once to be encoded; raw tensors once more for every config that copies them."""
+    read: Counter[str] = Counter()
+    rows = read_rows
 
-    def counted(self: ModelSource, tensor: SourceTensor) -> npt.NDArray[Any]:
-        reads[tensor.name] += 1
-        return read(self, tensor)
+    def counted(tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
+        read[tensor.name] += stop - start
+        return rows(tensor, start, stop)
 
-    monkeypatch.setattr(ModelSource, "read", counted)
-    convert(MINILM, tmp_path / "out", CONFIGS)
-    assert {name: reads[name] for name in MATRICES} == dict.fromkeys(MATRICES, 1)
-
-
-def test_no_byte_of_the_weights_is_read_twice(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All configs are made in one pass over the weights, those that stay raw included."""
-    count = 0
-    read_into = Source.read_into
-
-    def counted(self: Source, target: npt.NDArray[Any], offset: int) -> None:
-        nonlocal count
-        count += target.nbytes
-        read_into(self, target, offset)
-
-    monkeypatch.setattr(Source, "read_into", counted)
-    convert(model, tmp_path / "out", CONFIGS)
-    assert count <= (model / MODEL).stat().st_size
+    monkeypatch.setattr(tasks, "read_rows", counted)
+    convert(model, tmp_path / "out", configs)
+    for name, stored in SMALL.items():
+        times = 2 if "proj" in name else 1 + len(configs)
+        assert read[name] == times * math.prod(stored.shape[:-1])
 
 
 def test_the_error_falls_with_every_depth(made: Path) -> None:
     """Signal to noise over the matrices grows by about 9 dB a trit, a factor of 3 in the error."""
     ratios = []
-    with ModelSource(MINILM) as source:
-        tensors = {tensor.name: tensor for tensor in source.tensors}
-        for config in CONFIGS:
-            total = Distortion()
-            for name in MATRICES:
-                rows = weights_of(source, tensors[name])
-                total += distortion(rows, trit(made / config / TRIT, name))
-            ratios.append(total.sqnr)
+    tensors = {tensor.name: tensor for tensor in ModelSource(MINILM).tensors}
+    for config in CONFIGS:
+        total = Distortion()
+        for name in MATRICES:
+            total += distortion(partial(read_rows, tensors[name]), trit(made / config / TRIT, name))
+        ratios.append(total.sqnr)
     assert ratios[0] > 6
     assert all(8 < finer - coarser < 11 for coarser, finer in itertools.pairwise(ratios))
-
-
-def weights_of(source: ModelSource, tensor: SourceTensor) -> Callable[[int, int], npt.NDArray[Any]]:
-    """The rows of *tensor*, as `distortion` asks for them."""
-    return lambda start, stop: source.rows(tensor, start, stop)
 
 
 @pytest.mark.parametrize("band", [1 << 20, 1000, 1])
@@ -223,9 +210,8 @@ def test_distortion_is_the_sum_of_squares(made: Path, monkeypatch: pytest.Monkey
     name = f"{LAYER}output.dense.weight"
     w = load_safetensors(MINILM / MODEL)[name].astype(np.float64)
     tensor = trit(made / "uniform-d1" / TRIT, name)
-    with ModelSource(MINILM) as source:
-        (of_source,) = (item for item in source.tensors if item.name == name)
-        found = distortion_against(source, of_source, tensor)
+    (of_source,) = (item for item in ModelSource(MINILM).tensors if item.name == name)
+    found = distortion_against(of_source, tensor)
     noise = float(np.square(w - tensor.dequantize("F32")).sum())
     assert math.isclose(found.signal, float(np.square(w).sum()), rel_tol=1e-12)
     assert math.isclose(found.noise, noise, rel_tol=1e-12)
@@ -373,7 +359,9 @@ FAMILIES: list[tuple[str, tuple[int, ...], str | None]] = [
     ("model.layers.0.block_sparse_moe.experts.7.w2.weight", (4096, 14336), None),
     ("model.layers.0.block_sparse_moe.experts.7.w3.weight", (14336, 4096), None),
     # experts in one tensor
-    ("model.layers.0.mlp.experts.gate_up_proj", (32, 2880, 5760), "rank 3"),
+    ("model.layers.0.mlp.experts.gate_up_proj", (32, 2880, 5760), None),
+    ("model.layers.0.mlp.experts.gate_up_proj_bias", (32, 5760), "bias"),
+    ("backbone.layers.0.mixer.conv1d.weight", (1536, 1, 4), "rank 3"),
     # opt, gpt-neox, bloom, t5, mamba
     ("model.decoder.embed_positions.weight", (2050, 768), EMBEDDING),
     ("gpt_neox.embed_in.weight", (50432, 2048), EMBEDDING),
@@ -406,7 +394,7 @@ FAMILIES: list[tuple[str, tuple[int, ...], str | None]] = [
 @pytest.mark.parametrize(("name", "shape", "reason"), FAMILIES, ids=[name for name, _, _ in FAMILIES])
 def test_the_recipe_on_real_families(name: str, shape: tuple[int, ...], reason: str | None) -> None:
     """Matrices of linear layers are quantised; embeddings, heads, norms and other ranks are kept, and why."""
-    assert Policy().reason_to_keep(SourceTensor(name, "BF16", shape, 0)) == reason
+    assert Policy().reason_to_keep(SourceTensor(name, "BF16", shape, FILE, 0)) == reason
 
 
 NO_LINEAR_LAYER: list[tuple[str, tuple[int, ...]]] = [  # of rank 2, and no matrix of a linear layer
@@ -427,19 +415,19 @@ NO_LINEAR_LAYER: list[tuple[str, tuple[int, ...]]] = [  # of rank 2, and no matr
 @pytest.mark.parametrize(("name", "shape"), NO_LINEAR_LAYER, ids=[name for name, _ in NO_LINEAR_LAYER])
 def test_the_recipe_keeps_what_is_no_linear_layer(name: str, shape: tuple[int, ...]) -> None:
     """Embeddings, heads and scales under their less usual names are kept, too."""
-    assert Policy().reason_to_keep(SourceTensor(name, "F32", shape, 0)) is not None
+    assert Policy().reason_to_keep(SourceTensor(name, "F32", shape, FILE, 0)) is not None
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_float_matrices_are_quantised(dtype: str) -> None:
     """All four float dtypes that the encoder takes."""
-    assert Policy().reason_to_keep(SourceTensor("q.weight", dtype, (16, 16), 0)) is None
+    assert Policy().reason_to_keep(SourceTensor("q.weight", dtype, (16, 16), FILE, 0)) is None
 
 
 @pytest.mark.parametrize("dtype", sorted(RAW_DTYPES.keys() - set(FLOATS)))
 def test_every_other_dtype_is_kept_and_cannot_be_asked_for(dtype: str) -> None:
     """Integers, booleans, FP8 and complex numbers stay raw; the reason names the dtype."""
-    tensor = SourceTensor("q.weight", dtype, (16, 16), 0)
+    tensor = SourceTensor("q.weight", dtype, (16, 16), FILE, 0)
     reason = Policy().reason_to_keep(tensor)
     assert reason is not None
     assert dtype in reason.split()
@@ -450,7 +438,7 @@ def test_every_other_dtype_is_kept_and_cannot_be_asked_for(dtype: str) -> None:
 def test_an_integer_is_called_so_and_a_boolean_is_not() -> None:
     """The reason says integer for integers only."""
     reasons = {
-        dtype: Policy().reason_to_keep(SourceTensor("x", dtype, (2, 2), 0))
+        dtype: Policy().reason_to_keep(SourceTensor("x", dtype, (2, 2), FILE, 0))
         for dtype in ("I64", "U8", "BOOL", "F8_E4M3")
     }
     assert reasons["I64"] == "integer I64"
@@ -478,7 +466,7 @@ def test_keeping_wins_over_asking_and_both_over_the_recipe(
 ) -> None:
     """The order of precedence, and how patterns match."""
     name = "embed.weight" if any("emb" in pattern.lower() for pattern in ask) else "linear.weight"
-    reason = Policy(keep, ask).reason_to_keep(SourceTensor(name, "F32", (4, 4), 0))
+    reason = Policy(keep, ask).reason_to_keep(SourceTensor(name, "F32", (4, 4), FILE, 0))
     assert (reason is not None) == kept
 
 
@@ -489,7 +477,7 @@ def test_keeping_wins_over_asking_and_both_over_the_recipe(
 def test_asking_for_the_impossible(dtype: str, shape: tuple[int, ...], why: str) -> None:
     """The error names the tensor, the pattern and the reason."""
     with pytest.raises(TritError, match=rf"tensor 'x': .*x\*.*{why}"):
-        Policy(quantize=["x*"]).reason_to_keep(SourceTensor("x", dtype, shape, 0))
+        Policy(quantize=["x*"]).reason_to_keep(SourceTensor("x", dtype, shape, FILE, 0))
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (2, 1, 3, 2)])
@@ -504,8 +492,8 @@ def test_other_ranks_can_be_asked_for(shape: tuple[int, ...], tmp_path: Path) ->
 @pytest.mark.parametrize("policy", [Policy(keep=["typo*"]), Policy(quantize=["typo*"])])
 def test_a_pattern_that_matches_nothing_is_an_error(model: Path, policy: Policy) -> None:
     """It is mistyped, and its tensors would silently go the wrong way."""
-    with ModelSource(model) as source, pytest.raises(TritError, match=r"'typo\*' matches no tensor"):
-        plan_model(source, ["uniform-d1"], policy)
+    with pytest.raises(TritError, match=r"'typo\*' matches no tensor"):
+        job(model, ["uniform-d1"], policy)
 
 
 # Sources
@@ -579,7 +567,7 @@ def test_a_row_shorter_than_a_group(tmp_path: Path) -> None:
     source = write_model(tmp_path / "model", {"w.weight": weights(9, 3)})
     convert(source, tmp_path / "out", CONFIGS)
     for config in CONFIGS:
-        expected = quantize(values(9, 3).astype(np.float32), config_depth(config))
+        expected = quantize(values(9, 3).astype(np.float32), int(config[-1]))
         assert same(expected, trit(tmp_path / "out" / config / TRIT, "w.weight"))
 
 
@@ -612,19 +600,11 @@ def test_the_order_of_the_source_does_not_matter(tmp_path: Path) -> None:
 def test_a_folder_without_weights(tmp_path: Path) -> None:
     """The error names the folder and the file that is missing."""
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(TritError, match=r"no model\.safetensors in the folder") as caught:
+    with pytest.raises(
+        TritError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json"
+    ) as caught:
         ModelSource(tmp_path)
     assert caught.value.where == str(tmp_path)
-
-
-def test_a_sharded_folder(tmp_path: Path) -> None:
-    """The error says so and what to do; a shard alone is a model of its own."""
-    shard = write_model(tmp_path / "model-00001-of-00002.safetensors", SMALL)
-    (tmp_path / f"{MODEL}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {}}))
-    with pytest.raises(TritError, match="shards; name one"):
-        ModelSource(tmp_path)
-    with ModelSource(shard) as source:
-        assert [tensor.name for tensor in source.tensors] == list(SMALL)
 
 
 VALID = safetensors_bytes({"w.weight": weights(4, 16)})
@@ -707,9 +687,8 @@ def test_a_mutated_header_is_read_or_refused(
         source = ModelSource(path)
     except TritError:
         return
-    with source:
-        for tensor in source.tensors:
-            assert source.read(tensor).shape == tensor.shape
+    for tensor in source.tensors:
+        assert read_tensor(tensor).shape == tensor.shape
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -723,7 +702,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, dtype: str) -> None:
     )
     with untouched(tmp_path), pytest.raises(TritError, match="2 are NaN and 1 are infinite") as caught:
         convert(source, tmp_path / "deep" / "out", CONFIGS)
-    assert caught.value.where == "tensor 'layer.bad.weight'"
+    assert caught.value.where == f"{source / MODEL}: tensor 'layer.bad.weight'"
 
 
 def test_a_double_beyond_single_precision(tmp_path: Path) -> None:
@@ -892,7 +871,7 @@ def test_an_output_that_exists_is_refused_before_weights_are_read(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The last of two configs is taken: nothing is read, nothing is made, what is there stays."""
-    monkeypatch.setattr(run, "_quantize_tensor", pytest.fail)
+    monkeypatch.setattr(tasks, "read_rows", pytest.fail)
     taken = tmp_path / "out" / "uniform-d2"
     taken.parent.mkdir()
     if kind == "folder":
@@ -906,13 +885,12 @@ def test_an_output_that_exists_is_refused_before_weights_are_read(
     assert caught.value.where == str(taken)
 
 
-def stop(error: BaseException, at: int = 3) -> Callable[[str, int], None]:
-    """A report of progress that raises *error* when *at* tensors are done."""
-    done: list[str] = []
+def stop(error: BaseException, at: int) -> Progress:
+    """A report of progress that raises *error* at its step number *at*."""
+    steps = itertools.count(1)
 
-    def progress(name: str, _weights: int) -> None:
-        done.append(name)
-        if len(done) == at:
+    def progress(_phase: str, _name: str, _weights: int, _total: int) -> None:
+        if next(steps) == at:
             raise error
 
     return progress
@@ -925,47 +903,69 @@ ERRORS = [
     TritError("of ours"),
     SystemExit(3),
 ]
+SURVEY, ENCODE = 3, len(SMALL) + 3  # steps of progress: within the survey, and when the first part is encoded
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("parents", ["", "new", "new/er"])
-def test_a_failure_in_the_middle_leaves_nothing(
-    model: Path, tmp_path: Path, error: BaseException, parents: str
-) -> None:
-    """Not the folders, not the parents that were made for them; what was there stays."""
+@pytest.mark.parametrize("at", [SURVEY, ENCODE])
+def test_a_run_that_fails_can_go_on(model: Path, tmp_path: Path, error: BaseException, at: int) -> None:
+    """Nothing has its final name, what was there stays; the same call goes on, to the same bytes."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("stays")
-    with untouched(tmp_path), pytest.raises(type(error)):
-        convert(model, tmp_path / "out" / parents, CONFIGS, progress=stop(error))
+    with pytest.raises(type(error)):
+        convert(model, tmp_path / "out", CONFIGS, progress=stop(error, at))
+    assert set(os.listdir(tmp_path / "out")) <= {"mine", STATE}
+    convert(model, tmp_path / "out", CONFIGS)
+    convert(model, tmp_path / "undisturbed", CONFIGS)
+    assert tree(tmp_path / "out") == {**tree(tmp_path / "undisturbed"), "mine": b"stays"}
+
+
+@pytest.mark.parametrize("parents", ["", "new", "new/er"])
+def test_an_error_of_the_source_leaves_nothing(model: Path, tmp_path: Path, parents: str) -> None:
+    """What the survey finds wrong leaves no state: the source has to change, and then it would not match."""
+    (tmp_path / "out").mkdir()
+    with untouched(tmp_path), pytest.raises(TritError, match="of ours"):
+        convert(model, tmp_path / "out" / parents, progress=stop(TritError("of ours"), SURVEY))
 
 
 @pytest.mark.parametrize("function", ["fsync", "rename", "replace"])
-def test_a_failure_at_the_end_leaves_nothing(
+def test_a_full_disk_loses_nothing(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
-    """The disk is full when the files are completed, or they can't get their names."""
+    """Files cannot be completed, or do not get their names; once there is room, the run goes on."""
 
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with untouched(tmp_path), monkeypatch.context() as patch:
+    target = tmp_path / "new" / "out"
+    with monkeypatch.context() as patch:
         patch.setattr(os, function, fail)
-        with pytest.raises(OSError, match="No space left"):
-            convert(model, tmp_path / "new" / "out", CONFIGS)
+        with pytest.raises(OSError, match="No space left") as caught:
+            convert(model, target, CONFIGS)
+    assert STATE not in str(caught.value)
+    assert os.listdir(target) == [STATE]
+    convert(model, target, CONFIGS)
+    convert(model, tmp_path / "undisturbed", CONFIGS)
+    assert tree(target) == tree(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("config", ["uniform-d1", "uniform-d2", "uniform-d4"])
-def test_a_name_that_is_taken_meanwhile_leaves_no_config(model: Path, tmp_path: Path, config: str) -> None:
-    """The folders appear together: when one can't, the others don't."""
+def test_a_name_that_is_taken_meanwhile(model: Path, tmp_path: Path, config: str) -> None:
+    """It is not written over; once it is moved away, the run goes on."""
     taken = tmp_path / "out" / config
 
-    def take(_name: str, _weights: int) -> None:
+    def take(*_: object) -> None:
         taken.mkdir(exist_ok=True)
         (taken / "mine").write_text("stays")
 
-    with pytest.raises((TritError, OSError)):
+    with pytest.raises(TritError, match="came into being meanwhile") as caught:
         convert(model, tmp_path / "out", CONFIGS, progress=take)
-    assert tree(tmp_path / "out") == {config: None, f"{config}/mine": b"stays"}
+    assert caught.value.where == str(taken)
+    assert tree(taken) == {"mine": b"stays"}
+    taken.rename(tmp_path / "away")
+    convert(model, tmp_path / "out", CONFIGS)
+    convert(model, tmp_path / "undisturbed", CONFIGS)
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("back", [dequantize_model, truncate_model])
@@ -1026,6 +1026,7 @@ def test_a_target_under_a_file(model: Path, made: Path, tmp_path: Path, under: s
             with pytest.raises(OSError, match=r"[Nn]ot a directory|cannot find") as caught:
                 back()
             assert ".partial" not in str(caught.value)
+            assert STATE not in str(caught.value)
 
 
 @posix
@@ -1039,36 +1040,36 @@ def test_a_target_that_is_read_only(model: Path, tmp_path: Path) -> None:
 
 def test_a_source_that_shrinks_while_it_is_read(model: Path, tmp_path: Path) -> None:
     """A file that is cut while it is read is an error that names the tensor, not a crash; nothing is left."""
-    with ModelSource(model) as source:
-        plans = plan_model(source, ["uniform-d1"], Policy())
-        os.truncate(model / MODEL, (model / MODEL).stat().st_size - 9)
-        with untouched(tmp_path), pytest.raises(TritError, match="READ-4") as caught:
-            quantize_model(source, tmp_path / "out", plans)
-    assert caught.value.where.startswith("tensor ")
+    made = job(model, ["uniform-d1"])
+    os.truncate(model / MODEL, (model / MODEL).stat().st_size - 9)
+    with untouched(tmp_path), pytest.raises(TritError, match="READ-4") as caught:
+        quantize_model(made, tmp_path / "out", Inline())
+    assert caught.value.where == f"{model / MODEL}: tensor 'model.norm.weight'"
 
 
 KILLED = """
-import os, signal, sys
-from tritcodec.model.policy import Policy
-from tritcodec.model.run import plan_model, quantize_model
-from tritcodec.model.source import ModelSource
+import itertools, os, signal, sys
+sys.path.insert(0, sys.argv[3])
+from test_model import convert
 
-with ModelSource(sys.argv[1]) as source:
-    plans = plan_model(source, ["uniform-d1", "uniform-d2"], Policy())
-    quantize_model(source, sys.argv[2], plans, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+steps = itertools.count(1)
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps) == int(sys.argv[4]) else None
+convert(sys.argv[1], sys.argv[2], ["uniform-d1", "uniform-d2"], progress=kill)
 """
 
 
 @posix
-def test_a_killed_run_leaves_nothing_under_the_final_names(model: Path, tmp_path: Path) -> None:
-    """After SIGKILL only hidden leftovers are there, and the run can be started again."""
-    done = subprocess.run([sys.executable, "-c", KILLED, model, tmp_path / "out"], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [name for name in os.listdir(tmp_path / "out") if not name.startswith(".")] == []
-    convert(model, tmp_path / "out", ["uniform-d1", "uniform-d2"])
-    convert(model, tmp_path / "fresh", ["uniform-d1", "uniform-d2"])
-    for config in ("uniform-d1", "uniform-d2"):
-        assert tree(tmp_path / "out" / config) == tree(tmp_path / "fresh" / config)
+def test_a_run_that_is_killed_goes_on(model: Path, tmp_path: Path) -> None:
+    """Killed at every step in turn, it leaves nothing under the final names, and comes to the same bytes."""
+    convert(model, tmp_path / "undisturbed", ["uniform-d1", "uniform-d2"])
+    for at in range(1, 2 * len(SMALL)):
+        command = [sys.executable, "-c", KILLED, model, tmp_path / "out", Path(__file__).parent, at]
+        done = subprocess.run(list(map(str, command)), check=False)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        assert os.listdir(tmp_path / "out") == [STATE]
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
 # Plans
@@ -1078,8 +1079,7 @@ def test_a_plan_has_the_sizes_of_what_is_written(tmp_path: Path) -> None:
     """Each tensor's planned bytes are its segments' and codebook's in the file."""
     source_path = write_model(tmp_path / "odd.safetensors", every_dtype())
     convert(source_path, tmp_path / "out", CONFIGS)
-    with ModelSource(source_path) as source:
-        plans = plan_model(source, CONFIGS, Policy())
+    plans = job(source_path, CONFIGS).plans({})
     for config, planned in plans.items():
         with open_file(tmp_path / "out" / config / TRIT) as file:
             for item in planned:
@@ -1092,23 +1092,29 @@ def test_a_plan_has_the_sizes_of_what_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", ["", "uniform", "uniform-d0", "uniform-d5", "UNIFORM-D1", " uniform-d1"])
 def test_an_unknown_config(config: str) -> None:
     """The error lists those that there are."""
-    with pytest.raises(TritError, match=r"there are uniform-d1, uniform-d2, uniform-d3, uniform-d4"):
-        config_depth(config)
+    with pytest.raises(TritError, match=r"there are uniform-d1 to uniform-d4, sens-X .*, bpw-X"):
+        config_of(config)
 
 
 @pytest.mark.parametrize("group_size", [0, -1, 65_537])
 def test_a_group_size_out_of_range(model: Path, group_size: int) -> None:
     """It is refused when the plan is made, before anything is written."""
-    with ModelSource(model) as source, pytest.raises(TritError, match="TEN-4"):
-        plan_model(source, ["uniform-d1"], Policy(), group_size)
+    with pytest.raises(TritError, match="TEN-4"):
+        job(model, ["uniform-d1"], group_size=group_size)
 
 
 def test_progress_counts_every_weight_once(model: Path, tmp_path: Path) -> None:
-    """Both ways, the counts add up to the elements of the model, tensor by tensor."""
+    """The survey counts all elements, encoding those of matrices, the way back all of them."""
     expected = {name: math.prod(tensor.shape) for name, tensor in SMALL.items()}
-    there: Counter[str] = Counter()
-    convert(model, tmp_path / "out", CONFIGS, progress=lambda name, count: there.update({name: count}))
-    assert dict(there) == expected
+    matrices = {name: count for name, count in expected.items() if "proj" in name}
+    counts: dict[str, Counter[str]] = {"survey": Counter(), "encode": Counter()}
+
+    def progress(phase: str, name: str, weights: int, total: int) -> None:
+        counts[phase][name] += weights
+        assert total == sum((expected if phase == "survey" else matrices).values())
+
+    convert(model, tmp_path / "out", CONFIGS, progress=progress)
+    assert counts == {"survey": expected, "encode": matrices}
     back: Counter[str] = Counter()
     dequantize_model(
         tmp_path / "out" / "uniform-d1",

@@ -35,12 +35,9 @@ def smaller() -> Sources:
 def with_cases(cases: list[dict[str, Any]]) -> Sources:
     """The sources with other cases, those of folders among them, and their files."""
     stored = frozenset(case["file"] for case in cases)
-    files, folders = [], []
-    for case in cases:
-        (folders if "folder" in case else files).append(case)
     manifest = SOURCES.manifest | {
-        "cases": files,
-        "folders": SOURCES.manifest["folders"] | {"cases": folders},
+        "cases": [case for case in cases if "folder" not in case],
+        "folders": {"cases": [case for case in cases if "folder" in case]},
     }
     return replace(SOURCES, manifest=manifest, stored=stored)
 

@@ -16,11 +16,10 @@ from tqdm import tqdm
 
 import tritcodec as tc
 from tritcodec.model.measure import Distortion, distortion_against
-from tritcodec.model.plan import CONFIGS
+from tritcodec.model.plan import DEPTHS
 from tritcodec.model.policy import Policy
-from tritcodec.model.source import ModelSource, SourceTensor
+from tritcodec.model.source import ModelSource, SourceTensor, read_tensor
 
-DEPTHS = tuple(CONFIGS.values())
 METHODS: dict[str, dict[str, Any]] = {  # column heading: options of quantize
     "optimal": {"method": "optimal"},
     "tritllm-v2": {"method": "tritllm-v2"},
@@ -28,10 +27,10 @@ METHODS: dict[str, dict[str, Any]] = {  # column heading: options of quantize
 }
 
 
-def measure(source: ModelSource, tensor: SourceTensor, method: str, depth: int) -> Distortion:
+def measure(tensor: SourceTensor, method: str, depth: int) -> Distortion:
     """The distortion of one matrix, quantised by *method* at *depth*."""
-    quantized = tc.quantize(source.read(tensor), depth, **METHODS[method])
-    return distortion_against(source, tensor, quantized)
+    quantized = tc.quantize(read_tensor(tensor), depth, **METHODS[method])
+    return distortion_against(tensor, quantized)
 
 
 def report(source: ModelSource, methods: Sequence[str], each: bool) -> None:
@@ -47,7 +46,7 @@ def report(source: ModelSource, methods: Sequence[str], each: bool) -> None:
         for tensor in matrices:
             cells = []
             for depth in DEPTHS:
-                error = measure(source, tensor, method, depth)
+                error = measure(tensor, method, depth)
                 totals[depth] += error
                 cells.append(error.sqnr)
                 bar.update()
@@ -73,8 +72,7 @@ def main() -> None:
     if unknown := set(methods) - METHODS.keys():
         parser.error(f"unknown method {min(unknown)!r}")
     try:
-        with ModelSource(arguments.model) as source:
-            report(source, methods, arguments.each)
+        report(ModelSource(arguments.model), methods, arguments.each)
     except (tc.TritError, OSError) as error:
         parser.error(str(error))
 

@@ -485,7 +485,8 @@ Every requirement of [SPEC.md](../SPEC.md): the functions of the package in whic
 above the lines that obey it, those that name it in an error, and what shows it. A file in which it is *at
 stake* is a valid one that could break it, at the limit where there is one; a file that *breaks* it breaks
 nothing else, but for those in `order/`. Of the requirements IDX, these are folders. Names are those of
-functions in `tritcodec`, of cases in [fixtures](fixtures.md), and of tests. Where no file can break a requirement, the reason stands there.
+functions in `tritcodec`, of cases in [fixtures](fixtures.md), and of tests. Where no file can break a
+requirement, the reason stands there.
 
 This page is made by `{COMMAND}`. `tests/test_traceability.py` fails where it has a
 hole: a requirement without a quotation, a check or files, an id that SPEC.md lacks, a file that is missing;

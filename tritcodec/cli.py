@@ -11,7 +11,6 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +24,16 @@ from .header import MAJOR, MINOR, RAW_DTYPES, Entry, RawEntry, TritEntry
 from .model.export import dequantize_model, truncate_model
 from .model.index import INDEX_NAME
 from .model.measure import Distortion, distortion_against
-from .model.plan import CONFIGS, Planned
+from .model.plan import KNOWN, Planned, config_of
 from .model.policy import Policy
-from .model.run import plan_model, quantize_model
+from .model.run import Job, quantize_model, survey_all
 from .model.shards import TritModel, model_file, open_model
 from .model.source import ModelSource
+from .model.spool import STATE
+from .model.tasks import Recipe
 from .model.verify import ModelReport, verify_model
+from .model.workers import workers
+from .progress import showing
 from .tensor import GROUP_SIZE, TritTensor, check_group_size
 from .verify import Report
 
@@ -40,6 +43,7 @@ CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 KIB = 1024
 UNLIMITED = (10_000, 24)  # columns and lines where output goes to no terminal: nothing is cut
 REASON_WIDTH = 16  # a pattern that was typed may be longer
+WEIGHTS_A_WORKER = 1 << 23  # a model of fewer is done before other processes have started
 NAME_WIDTH = 12  # the least that a name is cut to in a table
 
 MODEL_HELP = "a .trit file, or a folder with model.trit or with shards and their index"
@@ -71,8 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name may not fit the terminal's encoding
+    arguments = argparse.Namespace()
     try:
-        arguments = _parser().parse_args(argv)
+        _parser().parse_args(argv, arguments)
         status: int = arguments.run(arguments)
         if sys.stdout:  # None where the process was started without one
             sys.stdout.flush()
@@ -80,18 +85,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has gone, and with it what we had to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_USAGE
-    except (TritError, OSError) as error:
-        print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
+    except TritError as error:
+        _complain(_one_line(error))
+        return EXIT_USAGE
+    except OSError as error:
+        _complain(_one_line(error), arguments)
         return EXIT_USAGE
     except MemoryError as error:  # a sparse file can claim a terabyte
-        print(f"tritcodec: not enough memory: {error}".translate(CONTROLS), file=sys.stderr)
+        _complain(f"not enough memory: {error}".translate(CONTROLS), arguments)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print("tritcodec: interrupted", file=sys.stderr)
+        _complain("interrupted", arguments)
         return EXIT_INTERRUPTED
     except Exception:  # a crash of ours: its status must not be that of an invalid file
         traceback.print_exc()
         return EXIT_CRASH
+
+
+def _complain(message: str, arguments: argparse.Namespace | None = None) -> None:
+    """Print one line to standard error; where a run of *arguments* has left something, what to do."""
+    if arguments and "out" in arguments and Path(arguments.out, STATE).is_dir():
+        message += "; what is done is kept: run the same command again to go on"
+    print(f"tritcodec: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,12 +144,25 @@ def _command(
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", help="a folder with model.safetensors, or a safetensors file")
     parser.add_argument("out", metavar="OUT", help="a folder; gets one folder a config")
-    known = ", ".join(CONFIGS)
     parser.add_argument(
         "--configs",
         default="uniform-d2",
         metavar="NAME,...",
-        help=f"what to make, in one pass over the weights: {known} (default: %(default)s)",
+        help=f"what to make, all of it in one run: {KNOWN} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target-bpw",
+        type=float,
+        metavar="X",
+        help="make a mixture of depths, too, of the least error within X bits a weight: the config bpw-X",
+    )
+    parser.add_argument(
+        "--depth",
+        action="append",
+        default=[],
+        type=_named_depth,
+        metavar="GLOB=N",
+        help="quantise tensors of such names at depth N, whatever the config says; repeatable",
     )
     parser.add_argument(
         "--keep",
@@ -164,6 +192,21 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
         "--nested", action="store_true", help="choose codes so that truncations are good, too"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--workers",
+        type=_positive,
+        default=_processors(),
+        metavar="N",
+        help="processes to work in (default: the processors there are, %(default)s)",
+    )
+    place.add_argument("--dask", metavar="ADDRESS", help="work on the cluster of this dask scheduler instead")
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "bar", "lines", "json", "none"),
+        default="auto",
+        help="how to show it, on standard error (default: a bar on a terminal, else lines, if it takes long)",
+    )
 
 
 def _add_dequantize(parser: argparse.ArgumentParser) -> None:
@@ -193,32 +236,52 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a file or folder")
 
 
+def _named_depth(text: str) -> tuple[str, int]:
+    """The pattern and the depth in GLOB=N."""
+    pattern, equals, depth = text.rpartition("=")
+    if not (pattern and equals and depth in ("1", "2", "3", "4")):
+        raise argparse.ArgumentTypeError(f"{text!a} is no GLOB=N with N from 1 to 4")
+    return pattern, int(depth)
+
+
+def _positive(text: str) -> int:
+    """An integer from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!a} is no integer from 1 on")
+    return int(text)
+
+
+def _processors() -> int:
+    """The processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action:
     return parser.add_argument("--depth", type=int, choices=(1, 2, 3, 4), help=purpose)
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
-    configs = list(dict.fromkeys(arguments.configs.split(",")))
-    policy = Policy(arguments.keep, arguments.quantize)
-    check_group_size(arguments.group_size)
+    names = arguments.configs.split(",")
+    if arguments.target_bpw is not None:
+        names.append(f"bpw-{arguments.target_bpw:g}")
+    configs = [config_of(name) for name in dict.fromkeys(names)]
+    policy = Policy(arguments.keep, arguments.quantize, arguments.depth)
     check_method(arguments.method, arguments.nested, codebook=None)
-    with ModelSource(arguments.src) as source:
-        plans = plan_model(source, configs, policy, arguments.group_size)
+    recipe = Recipe(check_group_size(arguments.group_size), arguments.method, arguments.nested)
+    job = Job(ModelSource(arguments.src), configs, policy, recipe)
+    small = sum(math.prod(tensor.shape) for tensor in job.source.tensors) < WEIGHTS_A_WORKER
+    count = 1 if small else arguments.workers
+    with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
         if arguments.dry_run:
-            print(_plan_table(plans))
-            return 0
-        weights = sum(math.prod(tensor.shape) for tensor in source.tensors)
-        with _progress(weights, "weight") as bar:
-            quantize_model(
-                source,
-                arguments.out,
-                plans,
-                group_size=arguments.group_size,
-                method=arguments.method,
-                nested=arguments.nested,
-                progress=_advance(bar),
-            )
-    for config, planned in plans.items():
+            surveys = survey_all(job, executor, width, progress=progress) if job.adaptive else {}
+            plans = job.plans(surveys)
+        else:
+            plans = quantize_model(job, arguments.out, executor, width, progress)
+    if arguments.dry_run:
+        print(_plan_table(plans))
+    for config, planned in plans.items() if not arguments.dry_run else ():
         _say(f"{Path(arguments.out, config)}: {_sizes(planned)}")
     return 0
 
@@ -248,8 +311,8 @@ def _truncate(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    against = ModelSource(arguments.against) if arguments.against else nullcontext()
-    with against as source, open_model(arguments.src) as model:
+    source = ModelSource(arguments.against) if arguments.against else None
+    with open_model(arguments.src) as model:
         _say(f"{model.path}: {_format(model)}{_of_shards(model)}{model.size:,} bytes")
         print(f"identity {model.identity}")
         for key, value in model.metadata.items():
@@ -340,7 +403,7 @@ def _inspect_table(model: TritModel, source: ModelSource | None) -> str:
             if entry.name not in sources:
                 raise TritError(f"the source has no tensor {entry.name!a}", where=str(source.path))
             tensor = model.get_tensor(entry.name)
-            error = distortion_against(source, sources[entry.name], cast(TritTensor, tensor))
+            error = distortion_against(sources[entry.name], cast(TritTensor, tensor))
             total += error
             row += _error_cells(error)
         rows.append(row)

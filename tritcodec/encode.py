@@ -10,31 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from .codebook import CODES, FLOATS, FREE_BITS
+from .codebook import FLOATS
 from .errors import TritError
-from .fit import LEAST_U, fit_steps, last_step, sample_groups, steps_of
+from .fit import I64, fit_steps, sample_groups, weigh_sample
 from .packing import ROWS_PER_BYTE
-from .search import (
-    CHUNK_WEIGHTS,
-    F32,
-    U8,
-    Errors,
-    best_codes,
-    members_first,
-    scale_of,
-    scale_steps,
-)
+from .published import snap, spaced_codebook, tried_scales
+from .search import CHUNK_WEIGHTS, F32, U8, best_codes, fold, members_first
 from .tensor import GROUP_SIZE, Block, Form, TritTensor, check_group_size, check_shape
 from .trits import check_depth, largest_level
 
 BLOCK_WEIGHTS = 1 << 20  # weights read at once: 4 MiB as float32
+ENERGY_BITS = 40  # of the energy of a group
 METHODS = ("optimal", "tritllm-v2")
-ORDER_STATISTICS = (1, 2, 4, 6)  # of a group's magnitudes, from the largest: the scales tritllm-v2 tries
 DTYPES: dict[np.dtype, str] = {  # what is taken, and what it counts as
     np.dtype(np.float64): "F32",
     **{dtype: name for name, dtype in FLOATS.items()},
@@ -80,55 +72,69 @@ def encode(
 ) -> tuple[Form, Iterator[Block]]:
     """The form of the encoded *w*, and its codes and levels block by block (SPEC 11.1).
 
-    Takes float32, float16, bfloat16 or float64 (rounded to float32 first) of
-    rank 1 to 8 with any strides, no axis 0, all finite. A block is (first
-    row, uint8 codes (n, G), uint8 levels plus H (n, K)), as
-    `TritTensor.from_blocks` takes them; how rows fall into blocks changes nothing.
-
-    *method* is "optimal": the given *codebook*, or one fitted to w, and the
-    code of least squared error (with *nested*, of least 9^d-weighted error
-    over all depths up to *depth*) for every group; or "tritllm-v2".
-
-    Raises TritError: TEN-1, TEN-2, TEN-4, TEN-5, CB-1 to CB-5, or without a
-    clause for NaN and infinities and for arguments that don't go together.
+    Takes what `quantize` takes. A block is (first row, uint8 codes (n, G), uint8 levels
+    plus H (n, K)), as `TritTensor.from_blocks` takes them; how rows fall into
+    blocks changes nothing. Raises TritError as `quantize` does.
     """
-    weights = _check_weights(np.asarray(w), check_group_size(group_size))
+    weights = Weights.of_array(np.asarray(w), check_group_size(group_size))
     depth = check_depth(depth)
     check_method(method, nested, codebook)
-    if codebook is not None:  # checked before the weights are read
-        weights.form(depth, codebook)
-    largest = weights.largest()
-    if method == "tritllm-v2":
-        codebook = spaced_codebook(weights, largest, depth)
-    elif codebook is None:
-        codebook = fit_steps(weights.sample(), largest, depth, weights.dtype, nested)
-    form = weights.form(depth, codebook)
+    if codebook is None:
+        codebook = weights.fit(weights.survey(), depth, method, nested)
+        form = weights.form(depth, codebook)
+    else:
+        form = weights.form(depth, codebook)  # checked before the weights are read
+        weights.survey()
+    choose = chooser(form, method, nested)
+    groups = ((start, as_groups(weights.block(start), form.group_size)) for start in weights.starts())
+    return form, (block_of(start, *encode_groups(some, form, choose), form) for start, some in groups)
 
-    def choose(groups: F32) -> U8:
-        if method == "tritllm-v2":
-            return snap(tried_scales(groups, depth), form.codebook, depth)
-        return best_codes(groups, form.codebook, depth, nested)
 
-    return form, (weights.encode_block(start, form.codebook, depth, choose) for start in weights.starts())
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What one pass over weights finds: enough to fit codebooks to them."""
+
+    largest: float  # magnitude
+    sample: F32  # magnitudes (group_size, n) of the groups to fit to
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A checked array of weights, seen as rows x K and read as float32, a block at a time."""
+    """Weights of any float dtype, seen as rows x K, read as float32 a block at a time.
 
-    array: np.ndarray
+    `read(start, stop)` gives rows as an array (n, K); `dtype` is that of the trit tensor.
+    Raises TritError (TEN-1, SHAPE-1, SHAPE-2) for a shape that no trit tensor has.
+    """
+
+    shape: tuple[int, ...]
     dtype: str
     group_size: int
+    read: Callable[[int, int], np.ndarray]
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
+        if not self.shape or 0 in self.shape:
+            message = f"weights of shape {list(self.shape)} have rank 0 or an axis of 0"
+            raise TritError(message, clause="TEN-1")
+
+    @classmethod
+    def of_array(cls, array: np.ndarray, group_size: int) -> Weights:
+        """The weights in an *array*, with any strides. Raises TritError (TEN-5) for another dtype."""
+        dtype = DTYPES.get(array.dtype.newbyteorder("="))
+        if dtype is None:
+            known = "float32, float16, bfloat16 or float64"
+            raise TritError(f"weights must be {known}, not {array.dtype}", clause="TEN-5")
+        return cls(array.shape, dtype, group_size, partial(_rows_of_array, array))
 
     @property
     def rows(self) -> int:
         """The product of the leading axes; 1 for rank 1."""
-        return math.prod(self.array.shape[:-1])
+        return math.prod(self.shape[:-1])
 
     @property
     def columns(self) -> int:
         """K, the length of the last axis."""
-        return int(self.array.shape[-1])
+        return int(self.shape[-1])
 
     @property
     def width(self) -> int:
@@ -142,7 +148,7 @@ class Weights:
 
     def form(self, depth: int, codebook: npt.ArrayLike) -> Form:
         """The form of these weights; raises TritError where it breaks a clause."""
-        return Form(self.array.shape, self.dtype, depth, 0, self.group_size, np.asarray(codebook))
+        return Form(self.shape, self.dtype, depth, 0, self.group_size, np.asarray(codebook))
 
     @property
     def block_rows(self) -> int:
@@ -155,16 +161,12 @@ class Weights:
 
     def block(self, start: int) -> F32:
         """The block of rows from *start*, float32 (n, K)."""
-        stop = min(start + self.block_rows, self.rows)
-        if self.array.ndim <= 2 or self.array.flags.c_contiguous:  # the reshape is a view
-            block = self.array.reshape(self.rows, self.columns)[start:stop]
-        else:  # by index: to reshape other strides would copy the whole
-            block = self.array[np.unravel_index(np.arange(start, stop), self.array.shape[:-1])]
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
-            return block.astype(np.float32, copy=False)
+        return to_float32(self.read(start, min(start + self.block_rows, self.rows)))
 
-    def largest(self) -> float:
-        """The largest magnitude. Raises TritError where a weight is NaN or infinite."""
+    def survey(self) -> Survey:
+        """One pass over all weights. Raises TritError where one is NaN or infinite."""
+        row, group = np.divmod(sample_groups(self.rows * self.groups, self.width), self.groups)
+        sample = np.empty((len(row), self.width), np.float32)
         largest, nans, infinities = 0.0, 0, 0
         for start in self.starts():
             block = self.block(start)
@@ -173,43 +175,108 @@ class Weights:
                 nans += int(np.count_nonzero(np.isnan(block)))
                 infinities += int(np.count_nonzero(np.isinf(block)))
             largest = max(largest, extreme)
+            first, last = np.searchsorted(row, [start, start + len(block)])
+            sample[first:last] = self._sampled(block, row[first:last] - start, group[first:last])
         if nans or infinities:
             raise TritError(f"weights must be finite: {nans} are NaN and {infinities} are infinite")
-        return largest
+        return Survey(largest, members_first(sample))
 
-    def sample(self) -> F32:
-        """Magnitudes (group_size, n) of the groups to fit to, read from where they are."""
-        row, group = np.divmod(sample_groups(self.rows * self.groups, self.width), self.groups)
-        width = self.width
-        start = np.minimum(group * self.group_size, self.columns - width)
-        windows = np.lib.stride_tricks.sliding_window_view(self.array, width, axis=-1)
-        leading = np.unravel_index(row, self.array.shape[:-1]) if self.array.ndim > 1 else ()
-        place = (*leading, start)
-        values = windows[place].astype(np.float32)
-        # A short last group is read with members of the group before it, which become zeros.
-        values[start[:, None] + np.arange(width) < group[:, None] * self.group_size] = 0
-        return members_first(values)
+    def fit(self, survey: Survey, depth: int, method: str, nested: bool) -> F32:
+        """The codebook of *method* for these weights."""
+        if method == "tritllm-v2":
+            groups = (as_groups(self.block(start), self.group_size) for start in self.starts())
+            return spaced_codebook(groups, survey.largest, depth, self.dtype)
+        return fit_steps(survey.sample, survey.largest, depth, self.dtype, nested)
 
-    def as_groups(self, block: F32) -> F32:
-        """The groups (n * G, width) of a block of rows, a short last one filled with zeros."""
-        width = self.groups * self.width
-        if width != self.columns:
-            padded = np.zeros((len(block), width), np.float32)
-            padded[:, : self.columns] = block
-            block = padded
-        return block.reshape(-1, self.width)
+    def estimate(self, survey: Survey, form: Form, method: str, nested: bool) -> tuple[float, float]:
+        """The squared error to expect, relative to the squared weights, and these: from the sample."""
+        a, weight = weigh_sample(survey.sample)
+        groups = np.ascontiguousarray(a.T)
+        codes, offsets = encode_groups(groups, form, chooser(form, method, nested))
+        noise, signal = energies(groups, codes, offsets, form, survey.largest)
+        total = int((signal * weight).sum())
+        share = self.rows * self.groups / int(weight.sum())  # of the sample in all groups
+        unit = energy_unit(survey.largest, self.width)
+        return int((noise * weight).sum()) / total if total else 0.0, total * share * unit
 
-    def encode_block(self, start: int, steps: F32, depth: int, choose: Chooser) -> Block:
-        """The codes and offset levels of the block of rows from *start*."""
-        groups = self.as_groups(self.block(start))
-        codes = choose(groups)
-        offsets = np.empty(groups.shape, np.uint8)
-        count = max(1, CHUNK_WEIGHTS // self.width)
-        for first in range(0, len(groups), count):
-            chunk = slice(first, first + count)
-            offsets[chunk] = offset_nearest(groups[chunk], steps[codes[chunk]], depth)
-        shape = (-1, self.groups * self.width)
-        return start, codes.reshape(-1, self.groups), offsets.reshape(shape)[:, : self.columns]
+    def _sampled(self, block: F32, row: I64, group: I64) -> F32:
+        """Groups of a *block* of rows, a short last one at the end of the row, with zeros before it."""
+        column = np.minimum(group * self.group_size, self.columns - self.width)[:, None] + np.arange(
+            self.width
+        )
+        values = block[row[:, None], column]
+        values[column < group[:, None] * self.group_size] = 0
+        return values
+
+
+def _rows_of_array(array: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Rows [start, stop) of an array of any strides, as (n, K); a view where that can be."""
+    if array.ndim <= 2 or array.flags.c_contiguous:  # the reshape is a view
+        return array.reshape(-1, array.shape[-1])[start:stop]
+    # By index: to reshape other strides would copy the whole.
+    return array[np.unravel_index(np.arange(start, stop), array.shape[:-1])]
+
+
+def to_float32(block: np.ndarray) -> F32:
+    """*block* as float32; a float64 beyond its range becomes infinite, and is refused later."""
+    with np.errstate(over="ignore"):
+        return block.astype(np.float32, copy=False)
+
+
+def chooser(form: Form, method: str, nested: bool) -> Chooser:
+    """The function that gives groups (n, group_size) the codes that *method* chooses."""
+    if method == "tritllm-v2":
+        return lambda groups: snap(tried_scales(groups, form.depth), form.codebook, form.depth)
+    return lambda groups: best_codes(groups, form.codebook, form.depth, nested)
+
+
+def as_groups(block: F32, group_size: int) -> F32:
+    """The groups (n * G, width) of rows (n, K), a short last one filled with zeros."""
+    columns = block.shape[1]
+    width = min(group_size, columns)
+    padded = -(-columns // width) * width
+    if padded != columns:
+        filled = np.zeros((len(block), padded), np.float32)
+        filled[:, :columns] = block
+        block = filled
+    return block.reshape(-1, width)
+
+
+def encode_groups(groups: F32, form: Form, choose: Chooser) -> tuple[U8, U8]:
+    """Codes (n,) and levels plus H (n, width) of *groups*."""
+    codes = choose(groups)
+    offsets = np.empty(groups.shape, np.uint8)
+    count = max(1, CHUNK_WEIGHTS // groups.shape[1])
+    for first in range(0, len(groups), count):
+        chunk = slice(first, first + count)
+        offsets[chunk] = offset_nearest(groups[chunk], form.codebook[codes[chunk]], form.depth)
+    return codes, offsets
+
+
+def block_of(start: int, codes: U8, offsets: U8, form: Form) -> Block:
+    """Rows from *start* on of what `encode_groups` gave, without what filled up a short last group."""
+    levels = offsets.reshape(-1, form.groups * offsets.shape[1])[:, : form.columns]
+    return start, codes.reshape(-1, form.groups), levels
+
+
+def energies(groups: F32, codes: U8, offsets: U8, form: Form, largest: float) -> tuple[I64, I64]:
+    """The squared error of each group, and its squared magnitude, in units that *largest* fixes: int64 (n,).
+
+    Takes weights (n, width), none above *largest*, their codes (n,) and their levels plus H. Sums of
+    these are exact: how far a tensor is from its source does not depend on how it is cut into blocks.
+    A term is at most 2^40: groups have up to 2^16 members, and no level is worse than 0.
+    """
+    unit = energy_unit(largest, groups.shape[1])
+    levels = offsets.T.astype(np.float64) - largest_level(form.depth)
+    w = groups.T.astype(np.float64)
+    errors = w - form.codebook[codes] * levels
+    noise, signal = (fold(np.square(a, out=a)) for a in (errors, w))  # by halves: a written order
+    return np.rint(noise / unit).astype(np.int64), np.rint(signal / unit).astype(np.int64)
+
+
+def energy_unit(largest: float, width: int) -> float:
+    """The unit of `energies` for groups of *width* weights, none above *largest*: a power of two."""
+    return 2.0 ** (2 * math.frexp(largest)[1] + (width - 1).bit_length() - ENERGY_BITS)
 
 
 def offset_nearest(groups: F32, steps: F32, depth: int) -> U8:
@@ -220,72 +287,6 @@ def offset_nearest(groups: F32, steps: F32, depth: int) -> U8:
     np.rint(k, out=k)
     k += np.float32(H)  # exact within -H..H, monotone beyond
     return k.clip(np.float32(0), np.float32(2 * H), out=k).astype(np.uint8)
-
-
-def spaced_codebook(weights: Weights, largest: float, depth: int) -> F32:
-    """The codebook of "tritllm-v2": 27 log-spaced scales, the least chosen to the largest (SPEC 11.4)."""
-    least = largest
-    for start in weights.starts():
-        tried = tried_scales(weights.as_groups(weights.block(start)), depth)
-        least = min(least, float(tried.min(where=tried > 0, initial=np.float32(largest))))
-    last = last_step(largest, depth, weights.dtype)
-    ratios = _log_spaced(least, largest) if largest else [0.0] * CODES
-    u = [int(np.float32(x / largest_level(depth)).view(np.uint32) + 32) >> FREE_BITS for x in ratios]
-    chosen = [LEAST_U - 1]
-    for i, step in enumerate(u):  # rounded to 18 bits, then kept apart and within reach
-        chosen.append(min(max(step, chosen[-1] + 1), last - (CODES - 1 - i)))
-    chosen[-1] = last
-    return steps_of(chosen[1:])
-
-
-def tried_scales(groups: F32, depth: int) -> F32:
-    """For each group the best of four order statistics m as the scale of level H; 0 for zeros.
-
-    Best by squared error under the step m/H; the largest of equals. Takes
-    weights (n, group_size), gives (n,).
-    """
-    ordered = np.sort(members_first(groups), axis=0)
-    scale = scale_of(ordered[-1])
-    errors = Errors(ordered * scale, depth)
-    chosen = np.zeros(len(groups), np.float32)
-    least = np.full(len(groups), np.inf, np.float32)
-    for rank in ORDER_STATISTICS:
-        m = ordered[-min(rank, len(ordered))]
-        E = errors(scale_steps(m / np.float32(errors.H), scale))
-        better = (m > 0) & (least > E)
-        chosen[better] = m[better]
-        least[better] = E[better]
-    return chosen
-
-
-def snap(scales: F32, steps: F32, depth: int) -> U8:
-    """The code of the step nearest to scale/H by ratio, the lower of two equally near.
-
-    scale/H lies above the middle of steps s and s' where scale^2 > H^2*s*s',
-    which is exact in binary64: 48 bits, and 11 + 36.
-    """
-    wide = steps.astype(np.float64)
-    middles = wide[:-1] * wide[1:] * float(largest_level(depth) ** 2)
-    return np.searchsorted(middles, np.square(scales.astype(np.float64))).astype(np.uint8)
-
-
-def _log_spaced(least: float, largest: float) -> list[float]:
-    """27 numbers from *least* to *largest* in equal ratios, by decimal arithmetic of 40 digits."""
-    context = Context(prec=40)
-    low, high = (context.ln(Decimal(x)) for x in (least, largest))
-    part = context.divide(context.subtract(high, low), Decimal(CODES - 1))
-    return [float(context.exp(context.fma(part, Decimal(i), low))) for i in range(CODES)]
-
-
-def _check_weights(array: np.ndarray, group_size: int) -> Weights:
-    dtype = DTYPES.get(array.dtype.newbyteorder("="))
-    if dtype is None:
-        known = "float32, float16, bfloat16 or float64"
-        raise TritError(f"weights must be {known}, not {array.dtype}", clause="TEN-5")
-    check_shape(array.shape)
-    if not array.shape or 0 in array.shape:
-        raise TritError(f"weights of shape {list(array.shape)} have rank 0 or an axis of 0", clause="TEN-1")
-    return Weights(array, dtype, group_size)
 
 
 def check_method(method: str, nested: bool, codebook: npt.ArrayLike | None) -> None:

@@ -10,6 +10,8 @@ finer bounds than those in `search` settle little and cost what they save.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +19,7 @@ from .trits import BASE, largest_level
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
+Float = TypeVar("Float", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
 CHUNK_WEIGHTS = 3 << 16  # weights searched at once: calls are dear below, the cache small above
 SCALE_EDGES = np.array([2.0**-96, 2.0**-32, 2.0**32, 2.0**96], np.float32)
@@ -59,14 +62,14 @@ def scale_steps(steps: F32, scale: F32 | np.float32) -> F32:
     return wide.clip(LEAST_STEP, LARGEST_STEP).astype(np.float32)
 
 
-def fold(terms: F32) -> F32:
+def fold(terms: Float) -> Float:
     """The sum over axis 0, in place, by halves: terms[i] += terms[i + ceil(m/2)] until one is left."""
     m = len(terms)
     while m > 1:
         half = (m + 1) // 2
         np.add(terms[: m - half], terms[half:m], out=terms[: m - half])
         m = half
-    total: F32 = terms[0]
+    total: Float = terms[0]
     return total
 
 

@@ -204,11 +204,8 @@ class TritTensor:
         row must come once; n is a multiple of 5 but in the last block.
         """
         planes = [np.empty(shape, np.uint8) for shape in form.plane_shapes]
-        for start, codes, offsets in blocks:
-            first, last = start // ROWS_PER_BYTE, packed_rows(start + len(codes))
-            pack_digits(codes, CODE_TRITS, [plane[first:last] for plane in planes[:CODE_TRITS]])
-            weight_planes = [plane[first:last] for plane in planes[: CODE_TRITS - 1 : -1]]
-            pack_digits(offsets, form.depth, weight_planes)
+        for block in blocks:
+            pack_block(block, planes)
         return cls(form, tuple(planes))
 
     @property
@@ -371,6 +368,15 @@ class TritTensor:
         values = (scales * np.arange(-H, H + 1, dtype=np.float32)).astype(dtype)
         zeros = np.arange(H, values.size, 2 * H + 1, dtype=np.int16)[:, None]  # where a code's level is 0
         return partial(_look_up, values, np.repeat(zeros, size, axis=1))
+
+
+def pack_block(block: Block, planes: Sequence[U8]) -> None:
+    """Pack a block of rows into its place in *planes*, those of `Form.plane_shapes`."""
+    start, codes, offsets = block
+    first, last = start // ROWS_PER_BYTE, packed_rows(start + len(codes))
+    parts = [plane[first:last] for plane in planes]
+    pack_digits(codes, CODE_TRITS, parts[:CODE_TRITS])
+    pack_digits(offsets, len(planes) - CODE_TRITS, parts[: CODE_TRITS - 1 : -1])
 
 
 def row_blocks(form: Form) -> Iterator[tuple[int, int]]:

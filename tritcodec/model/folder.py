@@ -55,6 +55,18 @@ def copy_companions(source: Path | None, target: Path) -> None:
         shutil.copyfile(source / path, target / path)
 
 
+def flush(folder: Path) -> None:
+    """Make the files in *folder*, and their names, last through a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _name_target(error: OSError, building: dict[Path, Path]) -> None:
     """Let *error* speak of the target that the user named; a failing write names no file at all."""
     if error.filename is None:

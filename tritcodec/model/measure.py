@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from ..errors import TritError
 from ..tensor import TritTensor
 from .policy import SOURCES
-from .source import ModelSource, SourceTensor
+from .source import SourceTensor, read_rows
 
 BAND_WEIGHTS = 1 << 20  # weights compared at once
 
@@ -58,12 +59,12 @@ def distortion(rows: Rows, tensor: TritTensor) -> Distortion:
     return total
 
 
-def distortion_against(source: ModelSource, tensor: SourceTensor, quantized: TritTensor) -> Distortion:
-    """The distortion of *quantized* against *tensor* of *source*. Raises TritError where shapes differ."""
+def distortion_against(tensor: SourceTensor, quantized: TritTensor) -> Distortion:
+    """The distortion of *quantized* against *tensor* of its source. Raises TritError where shapes differ."""
     if tensor.dtype not in SOURCES:
         message = f"the source's dtype is {tensor.dtype}, not one of {', '.join(SOURCES)}"
         raise TritError(message, where=f"tensor {tensor.name!a}")
     if quantized.shape != tensor.shape:
         message = f"the source's shape is {list(tensor.shape)}, the file's {list(quantized.shape)}"
         raise TritError(message, where=f"tensor {tensor.name!a}")
-    return distortion(lambda start, stop: source.rows(tensor, start, stop), quantized)
+    return distortion(partial(read_rows, tensor), quantized)

@@ -28,7 +28,10 @@ KEPT = {
     "*norm*": "normalisation",
     "*scale*": "scales",
     "*.a_log": "state matrix",
+    "*.bias": "bias",
+    "*_bias": "bias",  # of experts in one tensor: a matrix
 }
+EXPERTS = "*experts*"  # of such names, tensors of rank 3 are matrices of linear layers, one beside the other
 SOURCES = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F32"}  # source dtype: dtype of the trit tensor
 
 
@@ -41,6 +44,7 @@ class Policy:
 
     keep: Sequence[str] = ()
     quantize: Sequence[str] = ()
+    depths: Sequence[tuple[str, int]] = ()  # pattern, depth: whatever the config says; the first that matches
 
     def reason_to_keep(self, tensor: SourceTensor) -> str | None:
         """Why *tensor* is kept raw, in a word or two; None where it is quantised.
@@ -59,9 +63,13 @@ class Policy:
                 return None
         return obstacle or _recipe(tensor)
 
+    def fixed_depth(self, tensor: SourceTensor) -> int | None:
+        """The depth that `depths` gives *tensor*; None where the config decides."""
+        return next((depth for pattern, depth in self.depths if fnmatchcase(tensor.name, pattern)), None)
+
     def check(self, tensors: Sequence[SourceTensor]) -> None:
         """Raise TritError where a pattern matches no tensor: it is mistyped."""
-        for pattern in [*self.keep, *self.quantize]:
+        for pattern in [*self.keep, *self.quantize, *(pattern for pattern, _ in self.depths)]:
             if not any(fnmatchcase(tensor.name, pattern) for tensor in tensors):
                 raise TritError(f"the pattern {pattern!a} matches no tensor")
 
@@ -76,7 +84,8 @@ def _obstacle(tensor: SourceTensor) -> str | None:
 
 
 def _recipe(tensor: SourceTensor) -> str | None:
-    if len(tensor.shape) != 2:
+    experts = len(tensor.shape) == 3 and fnmatchcase(tensor.name.lower(), EXPERTS)
+    if len(tensor.shape) != 2 and not experts:
         return f"rank {len(tensor.shape)}"
     for pattern, reason in KEPT.items():
         if fnmatchcase(tensor.name.lower(), pattern):

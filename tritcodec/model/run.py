@@ -1,94 +1,309 @@
-"""Quantising a model: every config in one pass over the weights."""
+"""Quantising a model: every config in one run, from what is there already, with any workers."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
-from functools import partial
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from ..encode import METHODS, quantize
 from ..errors import TritError
-from ..header import RawEntry, encode_header
-from ..reader import PathLike
-from ..tensor import GROUP_SIZE, TritTensor
-from ..writer import TritWriter
-from .folder import copy_companions, new_folders
-from .plan import Planned, config_depth, plan
+from ..header import MAJOR, MINOR, encode_header
+from ..reader import PathLike, open_file
+from . import index
+from .assemble import Encoded, Found
+from .folder import copy_companions, flush
+from .index import INDEX_NAME, TRIT_NAME
+from .plan import DEPTHS, Config, Planned, plan
 from .policy import Policy
-from .source import ModelSource
+from .source import ModelSource, Shard, SourceTensor
+from .spool import Spool
+from .tasks import Recipe, Surveyed, naming, survey, survey_raw
+from .workers import Task, run_all
 
-TRIT_NAME = "model.trit"
-Progress = Callable[[str, int], None]  # a tensor's name, and weights that are done
+# Is told of every step: the phase, "survey" or "encode"; a tensor; weights done of it; weights in all.
+Progress = Callable[[str, str, int, int], None]
 
 
-def plan_model(
-    source: ModelSource, configs: list[str], policy: Policy, group_size: int = GROUP_SIZE
-) -> dict[str, list[Planned]]:
-    """The plan of each config.
+def silent(phase: str, name: str, weights: int, total: int) -> None:
+    """A Progress that says nothing."""
 
-    Raises TritError for an unknown config, an impossible policy, and for
-    whatever the directory of a file could not hold: names, shapes, dtypes.
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be made of a model; all of it checked that can be without reading weights.
+
+    Raises TritError for a policy that asks the impossible, and for whatever the
+    directory of a file could not hold: names, shapes, dtypes.
     """
-    depths = {config: config_depth(config) for config in configs}
-    plans = {config: plan(source.tensors, depth, policy, group_size) for config, depth in depths.items()}
-    for config, planned in plans.items():
-        encode_header([item.entry for item in planned], run_metadata(source, config, METHODS[0], False))
-    return plans
+
+    source: ModelSource
+    configs: Sequence[Config]
+    policy: Policy
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        self.policy.check(self.source.tensors)
+        deepest = Config("uniform-d4", "uniform", DEPTHS[-1])
+        for shard in self.source.shards:
+            for config in self.configs:
+                planned = plan(shard.tensors, deepest, self.policy, self.recipe.group_size, {})
+                encode_header([item.entry for item in planned], self.metadata(shard, config))
+
+    @property
+    def matrices(self) -> list[SourceTensor]:
+        """The tensors that are quantised."""
+        return [t for t in self.source.tensors if self.policy.reason_to_keep(t) is None]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """What each tensor is called in the spool: a number, for names may hold anything."""
+        return {tensor.name: f"{number:06}" for number, tensor in enumerate(self.source.tensors)}
+
+    @property
+    def measure(self) -> bool:
+        """Whether the error that comes out of encoding matters."""
+        return any(config.kind == "sens" for config in self.configs)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether some config looks at the weights before it chooses depths."""
+        return any(config.adaptive for config in self.configs)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The depths for which codebooks are fitted."""
+        if self.adaptive:
+            return DEPTHS
+        uniform = {int(config.value) for config in self.configs}
+        return tuple(sorted(uniform | {depth for _, depth in self.policy.depths}))
+
+    def plans(self, surveys: Mapping[str, Surveyed]) -> dict[str, list[Planned]]:
+        """What becomes of each tensor, for each config; without *surveys* where none is adaptive."""
+        size = self.recipe.group_size
+        return {c.name: plan(self.source.tensors, c, self.policy, size, surveys) for c in self.configs}
+
+    def metadata(self, shard: Shard, config: Config) -> dict[str, str]:
+        """The metadata of a file: the source's, and what made it."""
+        method = f"{self.recipe.method}, nested" if self.recipe.nested else self.recipe.method
+        return {**shard.metadata, "tritcodec.config": config.name, "tritcodec.method": method}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same where a run goes on: source, options, versions of codec and format."""
+        shards = self.source.shards
+        return {
+            "tritcodec": version("tritcodec"),
+            "format": [MAJOR, MINOR],
+            "configs": [config.name for config in self.configs],
+            "keep": list(self.policy.keep),
+            "quantize": list(self.policy.quantize),
+            "depth": [list(pair) for pair in self.policy.depths],
+            "group size": self.recipe.group_size,
+            "method": self.recipe.method,
+            "nested": self.recipe.nested,
+            "source": {shard.path.name: {"bytes": shard.size, "header": shard.header} for shard in shards},
+        }
 
 
-def run_metadata(source: ModelSource, config: str, method: str, nested: bool) -> dict[str, str]:
-    """The metadata of a file: the source's, and what made it."""
-    made = {"tritcodec.config": config, "tritcodec.method": f"{method}, nested" if nested else method}
-    return {**source.metadata, **made}
+def survey_all(
+    job: Job, executor: Executor, width: int, spool: Spool | None = None, progress: Progress = silent
+) -> dict[str, Surveyed]:
+    """What is known of every tensor before anything is encoded; from *spool* what is there.
+
+    A file that has a new time of last change is read again. Raises TritError
+    where something in it is not what it was, and for NaN and infinities.
+    """
+    matrices = {tensor.name for tensor in job.matrices}
+    earlier = {t.name: kept for t in job.source.tensors if spool and (kept := spool.get(job.keys[t.name]))}
+    found = {name: Surveyed.from_json(kept) for name, kept in earlier.items()}
+    total = sum(weights(tensor) for tensor in job.source.tensors)
+    tasks: list[Task[SourceTensor, Surveyed]] = []
+    for shard in job.source.shards:
+        for tensor in shard.tensors:
+            if tensor.name in found and found[tensor.name].modified == shard.modified:
+                progress("survey", tensor.name, weights(tensor), total)
+            elif tensor.name in matrices:
+                tasks.append((tensor, survey, (tensor, job.depths, job.recipe, job.adaptive)))
+            else:
+                tasks.append((tensor, survey_raw, (tensor,)))
+    for tensor, result in run_all(executor, width, tasks):
+        with naming(tensor):
+            if tensor.name in found and found[tensor.name].digests != result.digests:
+                raise TritError("the tensor has changed since the unfinished run began")
+        if spool:
+            spool.put(job.keys[tensor.name], result.to_json())
+        found[tensor.name] = result
+        progress("survey", tensor.name, weights(tensor), total)
+    return found
 
 
 def quantize_model(
-    source: ModelSource,
-    target: PathLike,
-    plans: Mapping[str, list[Planned]],
-    *,
-    group_size: int = GROUP_SIZE,
-    method: str = "optimal",
-    nested: bool = False,
-    progress: Progress = lambda _name, _weights: None,
-) -> None:
-    """Write *target*/CONFIG/model.trit for each config of *plans*, with the model's other files.
+    job: Job, target: PathLike, executor: Executor, width: int = 1, progress: Progress = silent
+) -> dict[str, list[Planned]]:
+    """Write *target*/CONFIG for each config: shards and the model's other files; gives what was made.
 
-    Each tensor is read once. The folders appear when all are complete; after
-    an exception none is left. Raises TritError for weights that cannot be
-    quantised (NaN, infinity) with the tensor's name, OSError for failing I/O.
+    The folders appear when all are complete. Where a run is interrupted, what is done so
+    far stays in a folder beside them, and the same call goes on from there, to the same
+    bytes as if nothing had happened. Raises TritError for weights that cannot be quantised,
+    where *target* holds an unfinished run of something else, or where another run is
+    at work; OSError for failing I/O.
     """
-    targets = [Path(target, config) for config in plans]
-    with new_folders(targets) as folders, contextlib.ExitStack() as files:
-        writers = []
-        for folder, (config, planned) in zip(folders, plans.items(), strict=True):
-            copy_companions(source.folder, folder)
-            metadata = run_metadata(source, config, method, nested)
-            entries = [item.entry for item in planned]
-            writers.append(files.enter_context(TritWriter(folder / TRIT_NAME, entries, metadata)))
-        encode = partial(quantize, group_size=group_size, method=method, nested=nested)
-        for items in zip(*plans.values(), strict=True):
-            tensor = items[0].tensor
-            try:
-                _quantize_tensor(source, items, writers, encode)
-            except TritError as error:
-                raise error.at(f"tensor {tensor.name!a}") from None
-            progress(tensor.name, items[0].weights)
+    target = Path(target)
+    outputs = [target / config.name for config in job.configs]
+    with Spool(target, job.fingerprint(), outputs) as spool:
+        surveys = survey_all(job, executor, width, spool, progress)
+        plans = job.plans(surveys)
+        spool.begin()
+        encoded = Encoded(spool, surveys, job.keys, job.recipe, job.measure)
+        shards = _Shards(job, plans, encoded, spool)
+        shards.run(executor, width, progress)
+        finish(job, spool, outputs)
+    return {name: list(items.values()) for name, items in shards.plans.items()}
 
 
-def _quantize_tensor(
-    source: ModelSource,
-    items: tuple[Planned, ...],
-    writers: list[TritWriter],
-    encode: Callable[[npt.NDArray[Any], int], TritTensor],
-) -> None:
-    tensor = items[0].tensor
-    weights = source.read(tensor)  # once, for all configs
-    for item, writer in zip(items, writers, strict=True):
-        entry = item.entry
-        result = weights if isinstance(entry, RawEntry) else encode(weights, entry.form.depth)
-        writer.put(tensor.name, result)
+class _Shards:
+    """Encodes matrices part by part, and writes each shard, in a thread, as soon as its parts are there."""
+
+    def __init__(
+        self, job: Job, plans: Mapping[str, Sequence[Planned]], encoded: Encoded, spool: Spool
+    ) -> None:
+        self.job, self.encoded, self.spool = job, encoded, spool
+        self.configs = [config for config in job.configs if not is_complete(spool, config)]
+        self.plans = {name: {item.tensor.name: item for item in items} for name, items in plans.items()}
+
+    def run(self, executor: Executor, width: int, progress: Progress) -> None:
+        """All of it. Raises what fails, in a worker or in writing."""
+        writer = ThreadPoolExecutor(1)
+        try:
+            written: list[Future[None]] = []
+            for number in self._ready(executor, width, progress):
+                written.append(writer.submit(self._write, number, executor))
+                for future in written:
+                    if future.done():
+                        future.result()
+            for future in written:
+                future.result()
+        finally:
+            writer.shutdown(cancel_futures=True)
+
+    def _ready(self, executor: Executor, width: int, progress: Progress) -> Iterator[int]:
+        """The numbers of the shards, each when all its parts are encoded."""
+        total = sum(weights(tensor) for tensor in self.job.matrices)
+        missing: dict[int, int] = {}
+        ready: list[int] = []
+
+        def tasks() -> Iterator[Task[tuple[int, Found], list[bytes]]]:
+            for number in range(len(self.job.source.shards)):
+                some = list(self._tasks(number, progress, total))
+                missing[number] = len(some)
+                if not some:
+                    ready.append(number)
+                for found, function, arguments in some:
+                    yield (number, found), function, arguments
+
+        for (number, found), results in run_all(executor, width, tasks()):
+            self.encoded.keep(found, results)
+            progress("encode", found[0].name, part_weights(found), total)
+            missing[number] -= 1
+            if not missing[number]:
+                ready.append(number)
+            while ready:
+                yield ready.pop(0)
+        yield from ready
+
+    def _tasks(self, number: int, progress: Progress, total: int) -> Iterator[Task[Found, list[bytes]]]:
+        """What is to be encoded for a shard; progress is told what is not."""
+        shard = self.job.source.shards[number]
+        done = all(self._path(number, config).exists() for config in self.configs)
+        for tensor in shard.tensors:
+            depths = sorted({plan[tensor.name].depth for plan in self.plans.values()} - {0})
+            if depths:
+                tasks = [] if done else list(self.encoded.tasks(tensor, depths))
+                left = sum(part_weights(found) for found, _, _ in tasks)
+                progress("encode", tensor.name, weights(tensor) - left, total)
+                yield from tasks
+
+    def _path(self, number: int, config: Config) -> Path:
+        return self.spool.folder / config.name / shard_name(number, len(self.job.source.shards))
+
+    def _write(self, number: int, executor: Executor) -> None:
+        """Write a shard for every config, where it is not there already."""
+        shard = self.job.source.shards[number]
+        for config in self.configs:
+            path, plan = self._path(number, config), self.plans[config.name]
+            if path.exists():
+                continue
+            for tensor in shard.tensors:
+                plan[tensor.name] = self._settled(plan[tensor.name], config, executor)
+            path.parent.mkdir(exist_ok=True)
+            self.encoded.write(path, [plan[t.name] for t in shard.tensors], self.job.metadata(shard, config))
+        self.encoded.drop(shard.tensors)
+
+    def _settled(self, item: Planned, config: Config, executor: Executor) -> Planned:
+        """*item*, deeper where the error that came out is above the bound: the plan has only estimates."""
+        if config.kind != "sens" or not item.depth or self.job.policy.fixed_depth(item.tensor) is not None:
+            return item
+        while self.encoded.error(item.tensor, item.depth) > config.value and item.depth < DEPTHS[-1]:
+            item = item.at_depth(item.depth + 1)
+            for found, results in run_all(executor, 1, self.encoded.tasks(item.tensor, [item.depth])):
+                self.encoded.keep(found, results)
+        return item
+
+
+def shard_name(number: int, shards: int) -> str:
+    """The file of a shard, as Hugging Face names them; the only one has no number."""
+    return TRIT_NAME if shards == 1 else f"model-{number + 1:05}-of-{shards:05}.trit"
+
+
+def is_complete(spool: Spool, config: Config) -> bool:
+    """Whether the folder of *config* lacks nothing, but perhaps its name."""
+    return spool.get(f"done.{config.name}") is not None
+
+
+def finish(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
+    """Give the folders of all configs what they lack, and their names."""
+    for config in job.configs:
+        folder = spool.folder / config.name
+        if not is_complete(spool, config):
+            folder.mkdir(exist_ok=True)
+            copy_companions(job.source.folder, folder)
+            write_index(folder, len(job.source.shards))
+            flush(folder)
+            spool.put(f"done.{config.name}", b"")
+    for config, output in zip(job.configs, outputs, strict=True):
+        folder = spool.folder / config.name
+        if not folder.exists():  # an earlier run came that far
+            continue
+        if os.path.lexists(output):
+            raise TritError(
+                "came into being meanwhile; move it away and run the command again", where=str(output)
+            )
+        os.rename(folder, output)
+    flush(spool.target)
+    spool.discard()
+
+
+def write_index(folder: Path, count: int) -> None:
+    """Write the index of a folder of *count* shards; one shard needs none."""
+    if count == 1:
+        return
+    shards = {}
+    for name in (shard_name(number, count) for number in range(count)):
+        with open_file(folder / name) as file:
+            shards[name] = index.Shard(file.identity, file.preamble.file_size, file.keys())
+    (folder / INDEX_NAME).write_bytes(index.encode_index(shards))
+
+
+def weights(tensor: SourceTensor) -> int:
+    """The elements of a tensor."""
+    return math.prod(tensor.shape)
+
+
+def part_weights(found: Found) -> int:
+    """The weights that a task encodes."""
+    tensor, start, stop, _ = found
+    return (stop - start) * tensor.shape[-1]

@@ -1,10 +1,14 @@
-"""Reading a model: a folder with `model.safetensors`, or one safetensors file."""
+"""Reading a model: a folder of safetensors shards, a folder with `model.safetensors`, or one file."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from ..header import RAW_DTYPES
 from ..reader import PathLike, Source
 
 MODEL_NAME = "model.safetensors"
+INDEX_NAME = f"{MODEL_NAME}.index.json"
 WEIGHTS = frozenset(  # suffixes of files with weights, of whatever framework
     (
         *(".safetensors", ".trit", ".bin", ".pt", ".pth", ".ckpt", ".gguf"),
@@ -24,6 +29,9 @@ WEIGHTS = frozenset(  # suffixes of files with weights, of whatever framework
     )
 )
 LENGTH_SIZE = 8  # safetensors: a little-endian u64 with the length of the JSON header stands first
+SHARD_NAME = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors"
+)  # a file of the folder, whatever the system
 
 
 @dataclass(frozen=True)
@@ -33,70 +41,60 @@ class SourceTensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
+    path: Path
     offset: int
 
 
-class ModelSource:
-    """The weights of a model, read tensor by tensor; a context manager.
+@dataclass(frozen=True)
+class Shard:
+    """A safetensors file of the model: its tensors, in the order of the file, and what it is known by."""
 
-    `tensors` has what is there, in the order of the file, and `metadata` the
-    file's own. `folder` is None where a single file was named.
+    path: Path
+    tensors: tuple[SourceTensor, ...]
+    metadata: dict[str, str]
+    size: int
+    header: str  # SHA-256 of its header
+    modified: int  # time of the last change, in nanoseconds
+
+
+class ModelSource:
+    """A model: where its weights are; `read_rows` reads them.
+
+    `shards` has the files and `tensors` all that is in them, in their order.
+    `folder` is None where a single file was named. Raises TritError for a file that is
+    no valid safetensors file, and for shards that are missing or not what the index says.
     """
 
     def __init__(self, path: PathLike) -> None:
-        path = Path(path)
-        self.folder = path if path.is_dir() else None
-        self.path = _weights(path)
-        self._file = Source(self.path)
-        try:
-            _judge(self.path)
-            self.tensors, self.metadata = self._directory()
-        except BaseException:
-            self._file.close()
-            raise
+        self.path = Path(path)
+        self.folder = self.path if self.path.is_dir() else None
+        weight_map = None if self.folder is None else _weight_map(self.folder)
+        files = [_weights(self.path)] if weight_map is None else _shard_files(self.path, weight_map)
+        self.shards = [_shard(file) for file in files]
+        self.tensors = [tensor for shard in self.shards for tensor in shard.tensors]
+        _check_shards(self.shards, weight_map or {}, self.path)
 
-    def read(self, tensor: SourceTensor) -> npt.NDArray[Any]:
-        """The whole of *tensor*."""
-        array = np.empty(tensor.shape, RAW_DTYPES[tensor.dtype])
-        self._file.read_into(array, tensor.offset)
-        return array
 
-    def rows(self, tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
-        """Rows [start, stop) of *tensor*, seen as (rows, K), K its last axis."""
-        columns = tensor.shape[-1]
-        array = np.empty((stop - start, columns), RAW_DTYPES[tensor.dtype])
-        self._file.read_into(array, tensor.offset + start * columns * array.itemsize)
-        return array
+def read_rows(tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
+    """Rows [start, stop) of *tensor*, seen as (rows, K), K its last axis; a scalar is one row of one."""
+    columns = tensor.shape[-1] if tensor.shape else 1
+    array = np.empty((stop - start, columns), RAW_DTYPES[tensor.dtype])
+    file = Source(tensor.path)  # to open it costs nothing beside reading, and nothing stays open
+    try:
+        file.read_into(array, tensor.offset + start * columns * array.itemsize)
+    finally:
+        file.close()
+    return array
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
-    def __enter__(self) -> ModelSource:
-        return self
+def read_tensor(tensor: SourceTensor) -> npt.NDArray[Any]:
+    """The whole of *tensor*."""
+    return read_rows(tensor, 0, rows_of(tensor)).reshape(tensor.shape)
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
-    def _directory(self) -> tuple[list[SourceTensor], dict[str, str]]:
-        """Names and offsets, from a header that the library has passed.
-
-        The library judges the file; the bytes are read here, because its NumPy interface has no FP8.
-        """
-        length = int.from_bytes(self._file.read(LENGTH_SIZE, 0), "little")
-        header = json.loads(self._file.read(length, LENGTH_SIZE))
-        metadata = header.pop("__metadata__", None) or {}
-        tensors = []
-        for name, entry in header.items():
-            if not isinstance(entry, dict):  # the library takes a list of the values, too
-                raise TritError("an entry that is no object", where=f"{self.path}: tensor {name!a}")
-            start, _ = entry["data_offsets"]
-            if entry["dtype"] not in RAW_DTYPES:
-                message = f"dtype {entry['dtype']} has no place in a .trit file"
-                raise TritError(message, clause="RAW-1", where=f"{self.path}: tensor {name!a}")
-            offset = LENGTH_SIZE + length + start
-            tensors.append(SourceTensor(name, entry["dtype"], tuple(entry["shape"]), offset))
-        return sorted(tensors, key=lambda tensor: tensor.offset), metadata
+def rows_of(tensor: SourceTensor) -> int:
+    """The product of the leading axes: 1 for rank 0 and 1."""
+    return math.prod(tensor.shape[:-1])
 
 
 def companions(folder: Path) -> list[Path]:
@@ -116,13 +114,92 @@ def _is_weights(path: Path) -> bool:
 
 
 def _weights(path: Path) -> Path:
+    """The one file with weights that *path* names."""
     if not path.is_dir():
         return path
     if (path / MODEL_NAME).is_file():
         return path / MODEL_NAME
-    if (path / f"{MODEL_NAME}.index.json").is_file():
-        raise TritError("the model is in several shards; name one of its .safetensors files", where=str(path))
-    raise TritError(f"no {MODEL_NAME} in the folder", where=str(path))
+    raise TritError(f"neither {MODEL_NAME} nor {INDEX_NAME} in the folder", where=str(path))
+
+
+def _weight_map(folder: Path) -> dict[str, str] | None:
+    """Tensor name -> shard, from the index of *folder*; None where there is none, or a single file is."""
+    path = folder / INDEX_NAME
+    if (folder / MODEL_NAME).is_file() or not path.is_file():
+        return None
+    try:
+        index = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise TritError(f"no JSON: {error}", where=str(path)) from None
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise TritError("no weight_map from names to files in the index", where=str(path))
+    for name, file in weight_map.items():
+        if not SHARD_NAME.fullmatch(file):
+            message = f"tensor {name[:80]!a} is in {file[:80]!a}, which is no name of a .safetensors file"
+            raise TritError(message, where=str(path))
+    return weight_map
+
+
+def _shard_files(folder: Path, weight_map: Mapping[str, str]) -> list[Path]:
+    """The shards, in the order of their names, all of them there."""
+    files = [folder / name for name in sorted(set(weight_map.values()))]
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        message = f"{len(missing)} of {len(files)} shards are missing, {missing[0]} the first"
+        raise TritError(message, where=str(folder))
+    return files
+
+
+def _check_shards(shards: Sequence[Shard], weight_map: Mapping[str, str], where: Path) -> None:
+    """Raise TritError where a tensor is in two shards, or not in that which the index names."""
+    found: dict[str, str] = {}
+    for shard in shards:
+        for tensor in shard.tensors:
+            if tensor.name in found:
+                message = (
+                    f"tensor {tensor.name!a} is in two shards, {found[tensor.name]} and {shard.path.name}"
+                )
+                raise TritError(message, where=str(where))
+            found[tensor.name] = shard.path.name
+    for name, file in weight_map.items():
+        if found.get(name) != file:
+            message = f"the index says that {file} holds tensor {name[:80]!a}, and it does not"
+            raise TritError(message, where=str(where))
+
+
+def _shard(path: Path) -> Shard:
+    """A file, its header read and judged."""
+    file = Source(path)
+    try:
+        _judge(path)
+        length = int.from_bytes(file.read(LENGTH_SIZE, 0), "little")
+        header = file.read(length, LENGTH_SIZE)
+        tensors, metadata = _directory(path, header)
+        modified = os.stat(path).st_mtime_ns
+        return Shard(path, tensors, metadata, file.length, sha256(header).hexdigest(), modified)
+    finally:
+        file.close()
+
+
+def _directory(path: Path, header: bytes) -> tuple[tuple[SourceTensor, ...], dict[str, str]]:
+    """Names and offsets, from a header that the library has passed.
+
+    The library judges the file; the bytes are read here, because its NumPy interface has no FP8.
+    """
+    entries = json.loads(header)
+    metadata = entries.pop("__metadata__", None) or {}
+    tensors = []
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):  # the library takes a list of the values, too
+            raise TritError("an entry that is no object", where=f"{path}: tensor {name!a}")
+        start, _ = entry["data_offsets"]
+        if entry["dtype"] not in RAW_DTYPES:
+            message = f"dtype {entry['dtype']} has no place in a .trit file"
+            raise TritError(message, clause="RAW-1", where=f"{path}: tensor {name!a}")
+        offset = LENGTH_SIZE + len(header) + start
+        tensors.append(SourceTensor(name, entry["dtype"], tuple(entry["shape"]), path, offset))
+    return tuple(sorted(tensors, key=lambda tensor: tensor.offset)), metadata
 
 
 def _judge(path: Path) -> None:

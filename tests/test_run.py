@@ -1,0 +1,613 @@
+"""Runs over whole models: shards, plans, workers, kills, and what an unfinished run is taken for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_helpers import MINILM, Stored, floats, tree, untouched, weights, write_model
+from safetensors.numpy import load_file as load_safetensors
+from test_model import convert, job
+
+from tritcodec import TritError, TritTensor, load_file, open_file, verify_file
+from tritcodec.encode import Weights, quantize
+from tritcodec.header import TritEntry
+from tritcodec.model import tasks
+from tritcodec.model.index import INDEX_NAME, decode_index
+from tritcodec.model.plan import DEPTHS, config_of, form_of, least_depth, within_budget
+from tritcodec.model.policy import Policy
+from tritcodec.model.run import quantize_model, survey_all
+from tritcodec.model.source import ModelSource, SourceTensor, read_tensor
+from tritcodec.model.spool import STATE, Spool, differences
+from tritcodec.model.tasks import Surveyed
+from tritcodec.model.workers import Inline, run_all, workers
+
+posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+CONFIGS = ["uniform-d1", "uniform-d3", "sens-0.02", "bpw-4"]
+
+
+def write_shards(folder: Path, shards: Sequence[dict[str, Stored]], **changes: str) -> Path:
+    """A folder of shards with an index; *changes* to its weight_map."""
+    names = [f"model-{n + 1:05}-of-{len(shards):05}.safetensors" for n in range(len(shards))]
+    weight_map: dict[str, str] = {}
+    for name, tensors in zip(names, shards, strict=True):
+        write_model(folder / name, tensors, {"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, name)
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map | changes}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of three shards, with matrices of several parts: blocks are made small."""
+    monkeypatch.setattr("tritcodec.encode.BLOCK_WEIGHTS", 400)
+    monkeypatch.setattr(tasks, "PART_BLOCKS", 2)
+    rng = np.random.default_rng(1)
+    rough = floats(rng.standard_normal((60, 48)) * np.exp(rng.standard_normal((60, 1))), "BF16")
+    first = {"model.embed_tokens.weight": weights(6, 20), "model.layers.0.mlp.up_proj.weight": rough}
+    second = {"model.layers.0.mlp.experts.down_proj": floats(rng.standard_normal((3, 16, 40)), "F16")}
+    third = {"model.layers.1.mlp.up_proj.weight": weights(23, 37), "model.norm.weight": weights(20)}
+    return write_shards(tmp_path / "model", [first, second, third])
+
+
+# Shards
+
+
+def test_every_shard_becomes_one(sharded: Path, tmp_path: Path) -> None:
+    """Tensors stay in their shard; the index has all of them, and each shard's identity; files come along."""
+    out = convert(sharded, tmp_path / "out", ["uniform-d2"]) / "uniform-d2"
+    names = [f"model-{n:05}-of-00003.trit" for n in (1, 2, 3)]
+    assert sorted(os.listdir(out)) == ["config.json", *names, INDEX_NAME]
+    index = decode_index((out / INDEX_NAME).read_bytes())
+    for name, shard in zip(names, ModelSource(sharded).shards, strict=True):
+        assert verify_file(out / name).ok
+        with open_file(out / name) as file:
+            assert file.identity == index.shards[name]
+            assert set(file.keys()) == {t.name for t in shard.tensors} == index.tensors[name]
+            assert file.metadata["format"] == "pt"
+            for tensor in shard.tensors:
+                found = file.get_tensor(tensor.name)
+                if isinstance(found, TritTensor):
+                    expected = quantize(read_tensor(tensor), 2)
+                    assert [p.tobytes() for p in found.planes] == [p.tobytes() for p in expected.planes]
+                    assert found.codebook.tobytes() == expected.codebook.tobytes()
+                else:
+                    assert found.tobytes() == read_tensor(tensor).tobytes()
+    assert index.total_size == sum((out / name).stat().st_size for name in names)
+
+
+INDEX = "model.safetensors.index.json"
+THIRD = "model-00003-of-00003.safetensors"
+TWICE: list[dict[str, Stored]] = [{"a": weights(2), "b": weights(2)}, {"a": weights(2)}]
+Damage = Callable[[Path], object]
+
+
+def with_index(text: str) -> Damage:
+    """An index of that text."""
+    return lambda folder: (folder / INDEX).write_text(text)
+
+
+def leading_to(path: str) -> Damage:
+    """An index that says that a tensor is in *path*."""
+    return lambda folder: write_shards(folder, [{"a": weights(2)}], a=path)
+
+
+BROKEN: dict[str, tuple[Damage, str]] = {
+    "a shard is missing": (lambda folder: os.remove(folder / THIRD), "1 of 3 shards are missing"),
+    "a shard is cut off": (
+        lambda folder: os.truncate(folder / THIRD, 300),
+        "not a valid safetensors file",
+    ),
+    "the index names what is not there": (
+        lambda folder: write_shards(folder, [{"a": weights(2)}], ghost="model-00001-of-00001.safetensors"),
+        "holds tensor 'ghost', and it does not",
+    ),
+    "a tensor is in two shards": (
+        lambda folder: write_shards(folder, TWICE),
+        "'a' is in two shards, model-00001-of-00002.safetensors and model-00002-of-00002.safetensors",
+    ),
+    "the index is no JSON": (with_index("{"), "no JSON"),
+    "the index is nested": (with_index("[" * 100_000), "no JSON"),
+    "the index is a list": (with_index("[]"), "no weight_map"),
+    "the index maps to numbers": (with_index('{"weight_map": {"a": 1}}'), "no weight_map"),
+    "a path up": (leading_to("../x.safetensors"), "is no name"),
+    "an absolute path": (leading_to("/etc/x.safetensors"), "is no name"),
+    "a backslash": (leading_to("a\\b.safetensors"), "is no name"),
+    "a hidden file": (leading_to(".x.safetensors"), "is no name"),
+    "a drive": (leading_to("C:x.safetensors"), "is no name"),
+    "another kind of file": (leading_to("x.bin"), "is no name"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_folder_is_refused_at_once(sharded: Path, tmp_path: Path, fault: str) -> None:
+    """Before any weight is read; the error names file and tensor."""
+    damage, message = BROKEN[fault]
+    damage(sharded)
+    with untouched(tmp_path), pytest.raises(TritError, match=message):
+        convert(sharded, tmp_path / "out")
+
+
+def test_a_weight_that_is_nan_is_found_before_anything_is_encoded(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the last shard, too; the error names file and tensor, and nothing is left."""
+    bad = np.zeros((23, 37))
+    bad[22, 36] = np.nan
+    write_shards(
+        sharded, [{"first.weight": weights(9, 20)}, {"e.bias": weights(3)}, {"last.weight": floats(bad)}]
+    )
+    monkeypatch.setattr("tritcodec.model.assemble.encode_part", pytest.fail)
+    with untouched(tmp_path), pytest.raises(TritError, match="1 are NaN and 0 are infinite") as caught:
+        convert(sharded, tmp_path / "out", CONFIGS)
+    assert caught.value.where == f"{sharded / THIRD}: tensor 'last.weight'"
+
+
+def test_a_single_file_wins_over_an_index(sharded: Path) -> None:
+    """As stock loaders have it."""
+    write_model(sharded, {"w": weights(4, 4)})
+    assert [tensor.name for tensor in ModelSource(sharded).tensors] == ["w"]
+
+
+# Plans
+
+
+def surveyed(errors: Sequence[float], energy: float = 1.0) -> Surveyed:
+    """A matrix of which only the errors at depths 1 to 4 are known."""
+    return Surveyed((), 0, errors=dict(enumerate(errors, 1)), energy=energy)
+
+
+def matrix(name: str, *shape: int) -> SourceTensor:
+    """A matrix that is nowhere."""
+    return SourceTensor(name, "F32", shape, Path("none"), 0)
+
+
+@pytest.mark.parametrize(
+    ("bound", "depth"), [("0.5", 1), ("0.18", 1), ("0.16", 1), ("0.15", 2), ("0.001", 3), ("0.00001", 4)]
+)
+def test_sens_takes_the_least_depth_within_its_bound(bound: str, depth: int) -> None:
+    """Where an estimate is within five percent of the bound, the error that comes out is to decide."""
+    errors = surveyed([0.165, 0.018, 0.00101, 0.0002]).errors
+    assert least_depth(errors, config_of(f"sens-{bound}").value) == depth
+
+
+@pytest.mark.parametrize("bound", [0.2, 0.05, 0.02, 0.003])
+def test_sens_keeps_its_bound(tmp_path: Path, bound: float) -> None:
+    """On a real model, every matrix is within it, and one trit less would not be."""
+    out = convert(MINILM, tmp_path / "out", [f"sens-{bound}", *(f"uniform-d{depth}" for depth in DEPTHS)])
+    source = load_safetensors(MINILM / "model.safetensors")
+    chosen = trit_tensors(out / f"sens-{bound}")
+    assert len(chosen) == 6
+    for name, tensor in chosen.items():
+        assert relative_error(source[name], tensor) <= bound
+        if tensor.depth > 1:
+            less = trit_tensors(out / f"uniform-d{tensor.depth - 1}")[name]
+            assert relative_error(source[name], less) > bound
+
+
+def trit_tensors(folder: Path) -> dict[str, TritTensor]:
+    """The trit tensors of a model's only shard."""
+    tensors = load_file(folder / "model.trit")
+    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, TritTensor)}
+
+
+def relative_error(w: np.ndarray, t: TritTensor) -> float:
+    """The squared error of *t* relative to the squared weights."""
+    exact = w.astype(np.float64)
+    return float(np.square(exact - t.dequantize("F32")).sum() / np.square(exact).sum())
+
+
+def test_sens_goes_deeper_where_the_estimate_was_too_low(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The estimate says depth 1 for all; the errors that come out say otherwise, and the bound is kept."""
+    expected = convert(sharded, tmp_path / "expected", ["sens-0.03"])
+    monkeypatch.setattr(Weights, "estimate", lambda *_: (0.0, 1.0))
+    assert tree(convert(sharded, tmp_path / "out", ["sens-0.03"])) == tree(expected)
+
+
+def test_estimates_are_near_what_comes_out() -> None:
+    """On every matrix of the real model and at every depth, within five percent."""
+    model = job(MINILM, ["bpw-3"])
+    surveys = survey_all(model, Inline(), 1)
+    for tensor in model.matrices:
+        w = read_tensor(tensor)
+        energy = np.square(w.astype(np.float64)).sum()
+        assert surveys[tensor.name].energy == pytest.approx(energy, rel=0.02)
+        for depth in DEPTHS:
+            relative = relative_error(w, quantize(w, depth))
+            assert surveys[tensor.name].errors[depth] == pytest.approx(relative, rel=0.05)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_budget_is_spent_as_well_as_it_can_be(data: st.DataObject) -> None:
+    """Against every mixture of depths: within the budget, and no worse than what a little less allows."""
+    count = data.draw(st.integers(1, 4))
+    matrices = [matrix(f"m{i}", data.draw(st.integers(1, 40)) * 5, 64) for i in range(count)]
+    surveys = {}
+    for m in matrices:
+        falls = [1.0, *(data.draw(st.floats(0.02, 1.1)) for _ in range(3))]
+        surveys[m.name] = surveyed(
+            list(itertools.accumulate(falls, lambda a, b: a * b)), data.draw(st.floats(0.1, 9))
+        )
+    fixed = {"m0": data.draw(st.sampled_from(DEPTHS))} if data.draw(st.booleans()) else {}
+    bits = data.draw(st.floats(2, 7.5))
+    cost = {(m.name, d): 8 * form_of(m, d, 16).nbytes for m in matrices for d in DEPTHS}
+    total = sum(math.prod(m.shape) for m in matrices)
+
+    def error(depths: dict[str, int]) -> float:
+        return sum(surveys[name].errors[depth] * surveys[name].energy for name, depth in depths.items())
+
+    def price(depths: dict[str, int]) -> float:
+        return sum(cost[name, depth] for name, depth in depths.items())
+
+    every = [
+        dict(zip((m.name for m in matrices), some, strict=True))
+        for some in itertools.product(DEPTHS, repeat=count)
+    ]
+    allowed = [
+        depths for depths in every if fixed.items() <= depths.items() and price(depths) <= bits * total
+    ]
+    if not allowed:
+        with pytest.raises(TritError, match="too few: the least that this model takes is"):
+            within_budget(matrices, fixed, bits, 16, surveys)
+        return
+    found = within_budget(matrices, fixed, bits, 16, surveys)
+    assert fixed.items() <= found.items()
+    assert price(found) <= bits * total
+    largest = max(cost[m.name, 4] - cost[m.name, 1] for m in matrices)  # what the last step may leave unused
+    cheaper = [error(depths) for depths in allowed if price(depths) <= bits * total - largest]
+    assert not cheaper or error(found) <= min(cheaper) * (1 + 1e-9)
+
+
+def test_depths_can_be_fixed_by_name(sharded: Path, tmp_path: Path) -> None:
+    """Whatever the config says; the first pattern that matches counts."""
+    policy = Policy(depths=[("*experts*", 4), ("*proj*", 1)])
+    out = convert(sharded, tmp_path / "out", ["uniform-d2", "sens-0.001", "bpw-6"], policy)
+    for config in os.listdir(out):
+        found: dict[str, int] = {}
+        for path in (out / config).glob("*.trit"):
+            with open_file(path) as file:
+                found |= {e.name: e.form.depth for e in file.header.entries if isinstance(e, TritEntry)}
+        assert found == {
+            "model.layers.0.mlp.experts.down_proj": 4,
+            "model.layers.0.mlp.up_proj.weight": 1,
+            "model.layers.1.mlp.up_proj.weight": 1,
+        }
+
+
+# Workers
+
+
+def test_threads_change_no_byte(sharded: Path, tmp_path: Path) -> None:
+    """Eight threads or one: the same folders, of matrices in many parts."""
+    with ThreadPoolExecutor(8) as pool:
+        quantize_model(job(sharded, CONFIGS), tmp_path / "threads", pool, 8)
+    assert tree(tmp_path / "threads") == tree(convert(sharded, tmp_path / "one", CONFIGS))
+
+
+def test_processes_change_no_byte(tmp_path: Path) -> None:
+    """Two processes or none beside: the same folders."""
+    with workers(2) as (pool, width):
+        quantize_model(job(MINILM, CONFIGS), tmp_path / "two", pool, width)
+    assert tree(tmp_path / "two") == tree(convert(MINILM, tmp_path / "alone", CONFIGS))
+
+
+def test_few_tasks_are_under_way_at_once() -> None:
+    """Two for each worker, so that results do not pile up; all are done, whatever their order."""
+    running = most = 0
+
+    class Counting(Inline):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            return super().submit(fn, *args, **kwargs)
+
+    found = []
+    for key, result in run_all(Counting(), 3, ((n, pow, (n, 2)) for n in range(50))):
+        running -= 1
+        found.append((key, result))
+    assert sorted(found) == [(n, n * n) for n in range(50)]
+    assert most <= 6
+
+
+@posix
+def test_a_worker_that_dies_is_an_error_that_can_be_gone_on_from(tmp_path: Path) -> None:
+    """Killed as for want of memory: the error says so, and the same call completes."""
+    target, configs = tmp_path / "out", ["uniform-d1", "uniform-d4"]
+
+    def kill(phase: str, *_: object) -> None:
+        for process in multiprocessing.active_children() if phase == "encode" else []:
+            os.kill(process.pid or 0, signal.SIGKILL)
+
+    with workers(2) as (pool, width), pytest.raises(ChildProcessError, match="run the same command again"):
+        quantize_model(job(MINILM, configs), target, pool, width, kill)
+    assert os.listdir(target) == [STATE]
+    assert tree(convert(MINILM, target, configs)) == tree(convert(MINILM, tmp_path / "undisturbed", configs))
+
+
+ORPHANS = """
+import os, signal, sys, multiprocessing
+from tritcodec.model.workers import workers
+
+if __name__ == "__main__":
+    with workers(2) as (pool, _):
+        print(pool.submit(os.getpid).result(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@posix
+def test_workers_end_with_what_made_them(tmp_path: Path) -> None:
+    """Where that was killed, they are not left behind."""
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    worker = int(done.stdout)
+    for _ in range(1000):
+        if not _alive(worker):
+            return
+        time.sleep(0.01)
+    pytest.fail("a worker outlived its parent by ten seconds")
+
+
+def _alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+# What an unfinished run is taken for
+
+
+def unfinished(source: Path, target: Path, configs: Sequence[str] = CONFIGS, at: int = 9) -> None:
+    """A run that stops at its step *at*."""
+    steps = itertools.count(1)
+
+    def stop(*_: object) -> None:
+        if next(steps) == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, target, configs, progress=stop)
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "configs": ({"configs": ["uniform-d1"]}, r'configs was \["uniform-d1", .*\], is \["uniform-d1"\]'),
+    "policy": ({"policy": Policy(keep=["*experts*"])}, r'keep was \[\], is \["\*experts\*"\]'),
+    "depth": ({"policy": Policy(depths=[("*up*", 2)])}, r'depth was \[\], is \[\["\*up\*", 2\]\]'),
+    "group size": ({"group_size": 32}, "group size was 16, is 32"),
+    "method": ({"method": "tritllm-v2"}, 'method was "optimal", is "tritllm-v2"'),
+    "nested": ({"nested": True}, "nested was false, is true"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_an_unfinished_run_of_something_else_is_refused(sharded: Path, tmp_path: Path, what: str) -> None:
+    """The error says what changed and what to do; what is there stays, and the first call can go on."""
+    unfinished(sharded, tmp_path / "out")
+    options, message = CHANGES[what]
+    with untouched(tmp_path), pytest.raises(TritError, match=message) as caught:
+        convert(sharded, tmp_path / "out", **{"configs": CONFIGS} | options)
+    assert f"remove {tmp_path / 'out' / STATE}" in str(caught.value)
+    assert tree(convert(sharded, tmp_path / "out", CONFIGS)) == tree(
+        convert(sharded, tmp_path / "again", CONFIGS)
+    )
+
+
+def test_a_source_of_other_sizes_is_refused(sharded: Path, tmp_path: Path) -> None:
+    """A shard that is another by its header: the error names it."""
+    unfinished(sharded, tmp_path / "out")
+    write_model(sharded / THIRD, {"model.layers.1.mlp.up_proj.weight": weights(4, 4)})
+    index = json.loads((sharded / INDEX).read_text())
+    del index["weight_map"]["model.norm.weight"]
+    (sharded / INDEX).write_text(json.dumps(index))
+    with pytest.raises(TritError, match=rf"source {THIRD} bytes was \d+, is \d+"):
+        convert(sharded, tmp_path / "out", CONFIGS)
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+def test_other_weights_in_a_file_of_the_same_header_are_refused(
+    sharded: Path, tmp_path: Path, name: str
+) -> None:
+    """A file with a new time of last change is read again, raw tensors included, and compared."""
+    unfinished(sharded, tmp_path / "out", at=11)
+    path = sharded / THIRD
+    os.utime(path)  # copied, perhaps: no difference
+    unfinished(sharded, tmp_path / "out", at=11)
+    tensor = next(t for t in ModelSource(sharded).tensors if t.name == name)
+    data = bytearray(path.read_bytes())
+    data[tensor.offset + 3] ^= 0x10
+    path.write_bytes(data)
+    os.utime(path, ns=(0, 1))
+    with pytest.raises(TritError, match="has changed since the unfinished run began") as caught:
+        convert(sharded, tmp_path / "out", CONFIGS)
+    assert caught.value.where == f"{path}: tensor {name!r}"
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+def test_weights_that_change_during_a_run_are_noticed(sharded: Path, tmp_path: Path, name: str) -> None:
+    """Between survey and encoding or copying: nothing is made of two versions."""
+    path = sharded / THIRD
+    tensor = next(t for t in ModelSource(sharded).tensors if t.name == name)
+
+    def change(phase: str, *_: object) -> None:
+        if phase == "encode":
+            with path.open("r+b") as file:
+                file.seek(tensor.offset)
+                file.write(b"\0\0\x80\x3f")
+
+    with pytest.raises(TritError, match=r"changed since (they were|it was) surveyed") as caught:
+        convert(sharded, tmp_path / "out", CONFIGS, progress=change)
+    assert repr(name) in caught.value.where
+
+
+def test_a_damaged_piece_is_made_again(sharded: Path, tmp_path: Path) -> None:
+    """A power cut may leave a piece cut off or full of zeros: its digest tells."""
+    unfinished(sharded, tmp_path / "out", at=12)
+    pieces = sorted((tmp_path / "out" / STATE / "pieces").iterdir())
+    for number, piece in enumerate(pieces):
+        data = piece.read_bytes()
+        piece.write_bytes([b"", data[:-1], bytes(len(data)), data][number % 4])
+    assert tree(convert(sharded, tmp_path / "out", CONFIGS)) == tree(
+        convert(sharded, tmp_path / "new", CONFIGS)
+    )
+
+
+def test_a_damaged_fingerprint_is_said(sharded: Path, tmp_path: Path) -> None:
+    """Nobody knows then what the pieces are of."""
+    unfinished(sharded, tmp_path / "out")
+    (tmp_path / "out" / STATE / "run.json").write_text("{")
+    with pytest.raises(TritError, match=r"run\.json is damaged; To begin anew, remove"):
+        convert(sharded, tmp_path / "out", CONFIGS)
+
+
+def test_two_runs_do_not_mix(sharded: Path, tmp_path: Path) -> None:
+    """While one is at work, the other is refused, and the first does not notice."""
+
+    def second(phase: str, *_: object) -> None:
+        if phase == "encode":
+            with pytest.raises(TritError, match="another run is at work here"):
+                convert(sharded, tmp_path / "out", CONFIGS)
+
+    convert(sharded, tmp_path / "out", CONFIGS, progress=second)
+    assert tree(tmp_path / "out") == tree(convert(sharded, tmp_path / "alone", CONFIGS))
+
+
+def test_what_is_done_is_not_done_again(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is stopped before its very end encodes and surveys nothing when it goes on."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fail)
+        with pytest.raises(OSError, match="no"):
+            convert(sharded, tmp_path / "out", CONFIGS)
+    with monkeypatch.context() as patch:
+        for name in ("survey", "survey_raw"):
+            patch.setattr(f"tritcodec.model.run.{name}", pytest.fail)
+        patch.setattr("tritcodec.model.assemble.encode_part", pytest.fail)
+        convert(sharded, tmp_path / "out", CONFIGS)
+    assert tree(tmp_path / "out") == tree(convert(sharded, tmp_path / "alone", CONFIGS))
+
+
+KILLED = """
+import os, random, signal, sys, threading, time
+sys.path.insert(0, sys.argv[3])
+from test_model import convert
+
+def kill():
+    time.sleep(float(sys.argv[4]))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=kill, daemon=True).start()
+convert(sys.argv[1], sys.argv[2], sys.argv[5].split(","))
+"""
+
+
+@posix
+def test_a_run_that_is_killed_at_random_comes_to_the_same_bytes(tmp_path: Path) -> None:
+    """On the real model, ten times, wherever it happens to be."""
+    seconds = random.Random(3)
+    for _ in range(10):
+        command = [sys.executable, "-c", KILLED, MINILM, tmp_path / "out", Path(__file__).parent]
+        command += [seconds.uniform(0.3, 0.9), ",".join(CONFIGS)]
+        if subprocess.run(list(map(str, command)), check=False).returncode == 0:
+            break
+    else:
+        convert(MINILM, tmp_path / "out", CONFIGS)
+    assert tree(tmp_path / "out") == tree(convert(MINILM, tmp_path / "undisturbed", CONFIGS))
+
+
+def test_differences_are_named() -> None:
+    """What was added, taken away and changed, down in what is nested."""
+    before, now = {"a": 1, "b": {"c": [1]}, "d": 2}, {"a": 1, "b": {"c": [2]}, "e": 3}
+    assert list(differences(before, now)) == ["b c was [1], is [2]", "d was 2, is null", "e was null, is 3"]
+
+
+def test_a_spool_without_a_run_keeps_nothing(tmp_path: Path) -> None:
+    """A TritError before anything is begun leaves no folder, and none that was made for it."""
+    with untouched(tmp_path), pytest.raises(TritError), Spool(tmp_path / "a" / "b", {"x": 1}, []):
+        raise TritError("of ours")
+    with Spool(tmp_path / "a", {"x": 1}, []) as spool:
+        spool.begin()
+        spool.put("key", b"data")
+    with Spool(tmp_path / "a", {"x": 1}, []) as spool:
+        assert spool.get("key") == b"data"
+        assert spool.get("other") is None
+        assert spool.read("key", 1, 2).tobytes() == b"at"
+        with pytest.raises(TritError, match="cut off"):
+            spool.read("key", 1, 9)
+
+
+# A cluster
+
+
+CLUSTER = """
+import itertools, os, signal, sys
+sys.path.insert(0, sys.argv[3])
+
+from distributed import LocalCluster
+from test_model import job
+from tritcodec.model.run import quantize_model
+from tritcodec.model.workers import workers
+
+if __name__ == "__main__":
+    steps = itertools.count()
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+    with LocalCluster(**options) as cluster:
+
+        def kill(phase, *_):
+            if phase == "encode" and next(steps) == 1:
+                os.kill(cluster.workers[0].process.process.pid, signal.SIGKILL)
+
+        with workers(dask=cluster.scheduler_address) as (executor, width):
+            assert width == 2
+            quantize_model(job(sys.argv[1], sys.argv[4].split(",")), sys.argv[2], executor, width, kill)
+"""
+
+
+def test_dask_does_the_same_work_and_survives_a_worker(tmp_path: Path) -> None:
+    """A scheduler and two worker processes on loopback; one of them is killed in the middle."""
+    script = tmp_path / "cluster.py"
+    script.write_text(CLUSTER)
+    arguments = [MINILM, tmp_path / "out", Path(__file__).parent, ",".join(CONFIGS)]
+    done = subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "out") == tree(convert(MINILM, tmp_path / "alone", CONFIGS))
+
+
+def test_dask_that_is_not_there_is_said(tmp_path: Path) -> None:
+    """No scheduler at the address: an error, in one line."""
+    arguments = ["quantize", str(MINILM), str(tmp_path / "out"), "--dask", "tcp://127.0.0.1:1"]
+    command = [sys.executable, "-m", "tritcodec.cli", *arguments]
+    environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tritcodec: ")
+    assert done.stderr.count("\n") == 1

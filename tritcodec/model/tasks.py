@@ -1,0 +1,215 @@
+"""The work of a run, in pieces that any process on any machine can do: survey a matrix, encode some rows.
+
+Tasks and results are small or packed; weights are read where the work is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..encode import Weights, as_groups, block_of, chooser, encode_groups, energies, to_float32
+from ..errors import TritError
+from ..header import RawEntry
+from ..reader import byte_view, check_raw
+from ..tensor import Form, pack_block
+from .policy import SOURCES
+from .source import SourceTensor, read_rows, rows_of
+
+PART_BLOCKS = 8  # blocks of the encoder in a part: what one task encodes, some 8 million weights
+BAND_ELEMENTS = 1 << 20  # of a raw tensor, read at once
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How matrices are encoded."""
+
+    group_size: int
+    method: str
+    nested: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Surveyed:
+    """What is known of a tensor before it is encoded; of one that is kept raw, only what it was.
+
+    `digests` are the SHA-256 of the bytes of each of its parts, `modified` the time of the last change of
+    its file, in nanoseconds, before it was read; `codebooks` and `errors` those
+    of each depth: the 27 steps, and the squared error to expect, relative to `energy`, that of the
+    weights. Errors and energy are estimates, and only there where they were asked for.
+    """
+
+    digests: tuple[str, ...]
+    modified: int
+    largest: float = 0.0
+    codebooks: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    errors: dict[int, float] = field(default_factory=dict)
+    energy: float = 0.0
+
+    def to_json(self) -> bytes:
+        """As the bytes that `from_json` takes; floats are exact in hexadecimal."""
+        fields = {
+            "digests": self.digests,
+            "modified": self.modified,
+            "largest": self.largest.hex(),
+            "codebooks": {
+                depth: steps.astype("<f4").tobytes().hex() for depth, steps in self.codebooks.items()
+            },
+            "errors": {depth: error.hex() for depth, error in self.errors.items()},
+            "energy": self.energy.hex(),
+        }
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Surveyed:
+        """The inverse of `to_json`."""
+        fields = json.loads(data)
+        return cls(
+            tuple(fields["digests"]),
+            fields["modified"],
+            float.fromhex(fields["largest"]),
+            {int(d): np.frombuffer(bytes.fromhex(text), "<f4") for d, text in fields["codebooks"].items()},
+            {int(d): float.fromhex(text) for d, text in fields["errors"].items()},
+            float.fromhex(fields["energy"]),
+        )
+
+
+def weights_of(tensor: SourceTensor, group_size: int) -> Weights:
+    """The weights of a matrix, read from its file."""
+    return Weights(tensor.shape, SOURCES[tensor.dtype], group_size, partial(read_rows, tensor))
+
+
+def parts(tensor: SourceTensor, group_size: int) -> Iterator[tuple[int, int]]:
+    """Ranges [start, stop) of rows that are encoded together: whole blocks of the encoder."""
+    weights = weights_of(tensor, group_size)
+    step = PART_BLOCKS * weights.block_rows
+    for start in range(0, weights.rows, step):
+        yield start, min(start + step, weights.rows)
+
+
+def survey(tensor: SourceTensor, depths: tuple[int, ...], recipe: Recipe, estimates: bool) -> Surveyed:
+    """Read a matrix once, and fit a codebook for each of *depths*; with *estimates*, say how well each fits.
+
+    Raises TritError with file and tensor where a weight is NaN or infinite.
+    """
+    modified = os.stat(tensor.path).st_mtime_ns
+    weights = weights_of(tensor, recipe.group_size)
+    hashed = _HashingReader(weights, {stop for _, stop in parts(tensor, recipe.group_size)})
+    with naming(tensor):
+        found = replace(weights, read=hashed.read).survey()
+    codebooks = {depth: weights.fit(found, depth, recipe.method, recipe.nested) for depth in depths}
+    errors, energy = {}, 0.0
+    for depth, codebook in codebooks.items() if estimates else ():
+        form = weights.form(depth, codebook)
+        errors[depth], energy = weights.estimate(found, form, recipe.method, recipe.nested)
+    return Surveyed(tuple(hashed.digests), modified, found.largest, codebooks, errors, energy)
+
+
+def survey_raw(tensor: SourceTensor) -> Surveyed:
+    """Read a tensor that is kept raw, for its digest. Raises TritError (RAW-2) for booleans that are none."""
+    modified, digest = os.stat(tensor.path).st_mtime_ns, sha256()
+    entry = RawEntry(tensor.name, tensor.dtype, tensor.shape)
+    with naming(tensor):
+        for rows in bands(tensor):
+            check_raw(rows, entry)
+            digest.update(byte_view(rows))
+    return Surveyed((digest.hexdigest(),), modified)
+
+
+def bands(tensor: SourceTensor) -> Iterator[npt.NDArray[Any]]:
+    """All of a tensor, some rows at a time."""
+    if 0 in tensor.shape:
+        return
+    rows, columns = rows_of(tensor), tensor.shape[-1] if tensor.shape else 1
+    step = max(1, BAND_ELEMENTS // columns)
+    for start in range(0, rows, step):
+        yield read_rows(tensor, start, min(start + step, rows))
+
+
+class _HashingReader:
+    """Reads rows in their order, and keeps the digest of each part that ends at one of *stops*."""
+
+    def __init__(self, weights: Weights, stops: set[int]) -> None:
+        self._weights, self._stops = weights, stops
+        self._digest = sha256()
+        self.digests: list[str] = []
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        rows = self._weights.read(start, stop)
+        self._digest.update(byte_view(rows))
+        if stop in self._stops:
+            self.digests.append(self._digest.hexdigest())
+            self._digest = sha256()
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows [start, stop) of a matrix, to be encoded to each of *forms*, those of the whole matrix."""
+
+    tensor: SourceTensor
+    start: int
+    stop: int
+    digest: str
+    largest: float
+    forms: tuple[Form, ...]
+
+
+def encode_part(part: Part, recipe: Recipe, measure: bool) -> list[bytes]:
+    """For each form the planes of the rows, in file order, behind a line of JSON.
+
+    The line has the squared error and the squared weights in units of `energies`, where *measure*
+    asks for them. Raises TritError where the rows are not those that were surveyed.
+    """
+    with naming(part.tensor):
+        rows = read_rows(part.tensor, part.start, part.stop)
+        if sha256(byte_view(rows)).hexdigest() != part.digest:
+            raise TritError("the weights have changed since they were surveyed")
+    pieces = [_Piece(replace(form, shape=rows.shape), recipe) for form in part.forms]
+    weights = weights_of(part.tensor, recipe.group_size)
+    for start in range(0, len(rows), weights.block_rows):
+        block = to_float32(rows[start : start + weights.block_rows])
+        groups = as_groups(block, recipe.group_size)  # once, for all depths
+        for piece in pieces:
+            piece.add(groups, start, part.largest if measure else None)
+    return [piece.to_bytes() for piece in pieces]
+
+
+class _Piece:
+    """Rows of a matrix, encoded to one form."""
+
+    def __init__(self, form: Form, recipe: Recipe) -> None:
+        self.form, self.choose = form, chooser(form, recipe.method, recipe.nested)
+        self.planes = [np.empty(shape, np.uint8) for shape in form.plane_shapes]
+        self.noise = self.signal = 0
+
+    def add(self, groups: npt.NDArray[np.float32], start: int, largest: float | None) -> None:
+        """Encode *groups*, those of the rows from *start* on; measured where *largest* is given."""
+        codes, offsets = encode_groups(groups, self.form, self.choose)
+        pack_block(block_of(start, codes, offsets, self.form), self.planes)
+        if largest is not None:
+            noise, signal = energies(groups, codes, offsets, self.form, largest)
+            self.noise, self.signal = self.noise + int(noise.sum()), self.signal + int(signal.sum())
+
+    def to_bytes(self) -> bytes:
+        """The line of JSON and the planes."""
+        line = json.dumps({"noise": self.noise, "signal": self.signal}).encode()
+        return line + b"\n" + b"".join(plane.tobytes() for plane in self.planes)
+
+
+@contextlib.contextmanager
+def naming(tensor: SourceTensor) -> Iterator[None]:
+    """Let a TritError that comes from the block say file and tensor."""
+    try:
+        yield
+    except TritError as error:
+        raise error.at(f"{tensor.path}: tensor {tensor.name!a}") from None

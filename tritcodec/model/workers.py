@@ -1,0 +1,103 @@
+"""Where the work of a run is done: in this process, in others on this machine, or on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from ..errors import TritError
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+Task = tuple[Key, Callable[..., Result], tuple[Any, ...]]  # a name for the result, a function, its arguments
+
+
+class Inline(Executor):
+    """Does the work where it is submitted: one worker, and no process for it."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """The result of fn, which is there when this returns."""
+        future: Future[Result] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextlib.contextmanager
+def workers(count: int = 1, dask: str | None = None) -> Iterator[tuple[Executor, int]]:
+    """An executor, and how many tasks it works on at once: processes here, or those of a dask scheduler."""
+    if dask is not None:
+        with _dask(dask) as found:
+            yield found
+    elif count == 1:
+        yield Inline(), 1
+    else:
+        # Spawned: a fork of a process with threads may hang. They end with the process that made them.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(count, context, initializer=_end_with_parent) as pool:
+            yield pool, count
+
+
+def run_all(
+    executor: Executor, width: int, tasks: Iterable[Task[Key, Result]]
+) -> Iterator[tuple[Key, Result]]:
+    """The results of *tasks*, as they come; no more than two for each of *width* workers are under way.
+
+    Raises what a task raises, and ChildProcessError where a worker died.
+    """
+    waiting: dict[Future[Result], Key] = {}
+    tasks = iter(tasks)
+    try:
+        while True:
+            for key, function, arguments in tasks:
+                waiting[executor.submit(function, *arguments)] = key
+                if len(waiting) >= 2 * width:
+                    break
+            if not waiting:
+                return
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                key = waiting.pop(future)
+                yield key, future.result()
+    except BrokenProcessPool:
+        message = "a worker process died, perhaps for want of memory; run the same command again to go on"
+        raise ChildProcessError(message) from None
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the process that made it does, even where that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[tuple[Executor, int]]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise TritError("--dask needs dask.distributed: pip install 'tritcodec[dask]'") from None
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:  # no scheduler there, or no address
+        raise OSError(errno.ECONNREFUSED, f"no dask scheduler: {error}", address) from None
+    with client:
+        threads = client.scheduler_info()["workers"].values()
+        yield client.get_executor(), max(1, sum(worker["nthreads"] for worker in threads))
