@@ -61,7 +61,7 @@ class Spool:
         try:
             self._compare()
             (self.folder / PIECES).mkdir(exist_ok=True)
-            for cut_off in self.folder.glob("*/.*.tmp"):  # shards that were being written when a run was killed
+            for cut_off in self.folder.glob("*/.*.tmp"):  # a shard that was being written at a kill
                 cut_off.unlink()
         except BaseException:
             self._lock.close()
