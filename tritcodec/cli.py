@@ -19,6 +19,7 @@ from .errors import TritError
 from .header import MAJOR, MINOR
 from .model.export import dequantize_model, truncate_model
 from .model.index import INDEX_NAME
+from .model.measure import look
 from .model.plan import KNOWN, config_of
 from .model.policy import Policy
 from .model.run import Job, quantize_model, survey_all
@@ -318,8 +319,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
         print(f"identity {model.identity}")
         for key, value in model.metadata.items():
             print(f"{key}: {ascii(value[:200])[1:-1]}")
+        with _progress(sum(math.prod(entry.shape) for entry in model.entries()), "weight") as bar:
+            found = look(model, source, progress=_advance(bar))
         print()
-        print(inspect_table(model, source))
+        print(inspect_table(found))
     return 0
 
 

@@ -6,19 +6,17 @@ import json
 import math
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from .errors import TritError
-from .header import MAJOR, RAW_DTYPES, Entry, RawEntry, TritEntry
-from .model.measure import Distortion, distortion_against
+from .header import MAJOR, RAW_DTYPES, Entry, RawEntry
+from .model.measure import Distortion, Looked, Sums, by_layer
 from .model.plan import Planned
 from .model.shards import TritModel
-from .model.source import ModelSource
 from .model.verify import ModelReport
-from .tensor import TritTensor
 from .verify import Report
 
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -28,22 +26,20 @@ REASON_WIDTH = 16  # a pattern that was typed may be longer
 NAME_WIDTH = 12  # the least that a name is cut to in a table
 
 
-def inspect_table(model: TritModel, source: ModelSource | None) -> str:
-    """What is in each tensor, and with *source* how far it is from that; then the sums."""
-    sources = {tensor.name: tensor for tensor in source.tensors} if source else {}
-    header = ["tensor", "shape", "kind", "stored", "info"] + (["SQNR dB", "error %"] if source else [])
-    rows, total, entries = [], Distortion(), sorted(model.entries(), key=lambda entry: entry.name)
-    for entry in entries:
-        row = [entry.name, _shape(entry.shape), *_kind(entry)]
-        if source and isinstance(entry, TritEntry):
-            if entry.name not in sources:
-                raise TritError(f"the source has no tensor {entry.name!a}", where=str(source.path))
-            tensor = model.get_tensor(entry.name)
-            error = distortion_against(sources[entry.name], cast(TritTensor, tensor))
-            total += error
-            row += _error_cells(error)
-        rows.append(row)
-    return "\n".join([_table(header, rows), "", *_inspect_totals(entries, total if source else None)])
+def inspect_table(found: Sequence[Looked]) -> str:
+    """A row for each tensor, one for each layer, and the sums; with errors, where they were measured."""
+    compared = any(looked.distortion for looked in found)
+    errors = ["SQNR dB", "error %", "worst", "group"] if compared else []
+    blocks = [_table(["tensor", "shape", "kind", "stored", "info", *errors], [_row(each) for each in found])]
+    layers = by_layer(found)
+    if any(layers):  # names may have no numbers
+        head = ["layer", "quantised", "weights", "depth", "stored", "info", "bytes", "raw", *errors[:2]]
+        blocks.append(_table(head, [_layer_row(name, Sums.of(some)) for name, some in layers.items()]))
+    return "\n\n".join([*blocks, "\n".join(_totals(Sums.of(found)))])
+
+
+def _row(looked: Looked) -> list[str]:
+    return [looked.entry.name, _shape(looked.entry.shape), *_kind(looked.entry), *_errors(looked.distortion)]
 
 
 def _kind(entry: Entry) -> list[str]:
@@ -56,45 +52,56 @@ def _kind(entry: Entry) -> list[str]:
     return [kind, f"{form.bits_per_weight:.3f}", f"{form.information_bits_per_weight:.3f}"]
 
 
-def _error_cells(error: Distortion) -> list[str]:
-    return [f"{error.sqnr:.2f}", f"{100 * error.relative_error:.2f}"]
+def _errors(error: Distortion | None) -> list[str]:
+    if error is None:
+        return []
+    group = error.worst
+    worst = [f"{100 * group.relative_error:.2f}", f"{group.row}:{group.group}"] if group else []
+    return [f"{error.sqnr:.2f}", f"{100 * error.relative_error:.2f}", *worst]
 
 
-def _inspect_totals(entries: Sequence[Entry], error: Distortion | None) -> list[str]:
-    forms = [entry.form for entry in entries if isinstance(entry, TritEntry)]
-    raw = [entry for entry in entries if isinstance(entry, RawEntry)]
-    weights = sum(math.prod(form.shape) for form in forms)
+def _layer_row(name: str, sums: Sums) -> list[str]:
+    depths = "+".join(f"d{depth}" for depth in sums.depths)
+    bits = [f"{sums.stored_bits:.3f}", f"{sums.information_bits:.3f}"] if sums.forms else ["", ""]
+    sizes = [_size(sums.packed), _size(sums.raw)]
+    counts = [str(len(sums.forms)), f"{sums.weights:,}", depths]
+    return [name or "outside layers", *counts, *bits, *sizes, *_errors(sums.error)[:2]]
+
+
+def _totals(sums: Sums) -> list[str]:
     lines = []
-    if forms:
-        stored = 8 * sum(form.nbytes for form in forms) / weights
-        content = sum(form.information_bits_per_weight * math.prod(form.shape) for form in forms) / weights
-        bits = f"{stored:.3f} bits a weight stored, {content:.3f} of information"
-        lines.append(f"{len(forms)} quantised: {weights:,} weights, {bits}")
-    if error and forms:
-        sqnr, relative = _error_cells(error)
+    if sums.forms:
+        bits = f"{sums.stored_bits:.3f} bits a weight stored, {sums.information_bits:.3f} of information"
+        lines.append(f"{len(sums.forms)} quantised: {sums.weights:,} weights, {bits}")
+    if sums.error and sums.error.worst:
+        sqnr, relative, worst, _ = _errors(sums.error)
         lines.append(f"SQNR over all quantised weights: {sqnr} dB (error {relative} %)")
-    lines.append(f"{len(raw)} raw: {sum(sum(entry.segment_sizes) for entry in raw):,} bytes")
+        group = sums.error.worst
+        where = f"group {group.group} of row {group.row} of {group.tensor!a}"
+        lines.append(f"worst group: error {worst} %, {where}")
+    lines.append(f"{sums.kept} raw: {sums.raw:,} bytes")
     return lines
 
 
 def plan_table(plans: dict[str, list[Planned]]) -> str:
     """What becomes of each tensor, a column for each config, and the sums of each."""
     configs = list(plans)
-    header = [
-        "tensor",
-        "shape",
-        "dtype",
-        *(config.removeprefix("uniform-") for config in configs),
-        "kept because",
-    ]
+    columns = [config.removeprefix("uniform-") for config in configs]
+    header = ["tensor", "shape", "dtype", *columns, "kept because"]
     rows = []
     for items in zip(*plans.values(), strict=True):
         tensor = items[0].tensor
-        sizes = [_size(item.stored) for item in items]
+        sizes = [_planned(item, config) for item, config in zip(items, configs, strict=True)]
         reason = textwrap.shorten(items[0].reason or "", REASON_WIDTH, placeholder="…")
         rows.append([tensor.name, _shape(tensor.shape), tensor.dtype, *sizes, reason])
     totals = [f"{config}: {summary(planned)}" for config, planned in plans.items()]
     return "\n".join([_table(header, rows), "", *totals])
+
+
+def _planned(item: Planned, config: str) -> str:
+    """The bytes that a tensor will take, behind the depth where the name of the config does not say it."""
+    said = not item.depth or config == f"uniform-d{item.depth}"
+    return _size(item.stored) if said else f"d{item.depth} {_size(item.stored)}"
 
 
 def summary(planned: list[Planned]) -> str:
@@ -103,7 +110,9 @@ def summary(planned: list[Planned]) -> str:
     weights = sum(item.weights for item in quantized)
     packed = sum(item.stored for item in quantized)
     raw = sum(item.stored for item in planned if item.reason is not None)
-    bits = f" ({8 * packed / weights:.3f} bits a weight)" if weights else ""
+    depths = sorted(Counter(item.depth for item in quantized).items())
+    mixture = ", ".join(f"{count} at d{depth}" for depth, count in depths)
+    bits = f" ({8 * packed / weights:.3f} bits a weight; {mixture})" if weights else ""
     return f"{weights:,} weights in {packed:,} bytes{bits}, and {raw:,} bytes raw"
 
 
