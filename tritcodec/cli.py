@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
@@ -18,10 +19,12 @@ from .encode import METHODS, check_method
 from .errors import TritError
 from .header import MAJOR, MINOR
 from .model.export import dequantize_model, truncate_model
+from .model.folder import new_file
 from .model.index import INDEX_NAME
 from .model.measure import look
 from .model.plan import KNOWN, config_of
 from .model.policy import Policy
+from .model.report import report
 from .model.run import Job, quantize_model, survey_all
 from .model.shards import model_file, open_model
 from .model.source import ModelSource
@@ -62,7 +65,8 @@ EXAMPLES = {
   tritcodec truncate out/uniform-d4 small --depth 2""",
     "inspect": """examples:
   tritcodec inspect out/uniform-d2
-  tritcodec inspect out/uniform-d2/model.trit --against fixtures/minilm""",
+  tritcodec inspect out/uniform-d2/model.trit --against fixtures/minilm
+  tritcodec inspect out/uniform-d2 --against fixtures/minilm --html report.html""",
     "verify": """examples:
   tritcodec verify out/uniform-d2
   tritcodec verify *.trit --json
@@ -231,6 +235,12 @@ def _add_truncate(parser: argparse.ArgumentParser) -> None:
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
     parser.add_argument("--against", metavar="SOURCE", help="the model it was made from: show errors, too")
+    parser.add_argument(
+        "--html",
+        type=_page,
+        metavar="PAGE.html",
+        help="write a report, too: sizes, errors, depths, histograms of levels and codes",
+    )
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -244,6 +254,13 @@ def _named_depth(text: str) -> tuple[str, int]:
     if not (pattern and equals and depth in ("1", "2", "3", "4")):
         raise argparse.ArgumentTypeError(f"{text!a} is no GLOB=N with N from 1 to 4")
     return pattern, int(depth)
+
+
+def _page(text: str) -> Path:
+    """The name of a page: nobody overwrites weights with one."""
+    if not text.lower().endswith((".html", ".htm")):
+        raise argparse.ArgumentTypeError(f"{text!a} does not end in .html")
+    return Path(text)
 
 
 def _positive(text: str) -> int:
@@ -314,13 +331,16 @@ def _truncate(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     source = ModelSource(arguments.against) if arguments.against else None
-    with open_model(arguments.src) as model:
+    page = new_file(arguments.html) if arguments.html else contextlib.nullcontext()
+    with open_model(arguments.src) as model, page as out:
         say(f"{model.path}: {format_of(model)}{shards_of(model)}{model.size:,} bytes")
         print(f"identity {model.identity}")
         for key, value in model.metadata.items():
             print(f"{key}: {ascii(value[:200])[1:-1]}")
         with _progress(sum(math.prod(entry.shape) for entry in model.entries()), "weight") as bar:
-            found = look(model, source, progress=_advance(bar))
+            found = look(model, source, counts=bool(out), progress=_advance(bar))
+        if out:
+            out.write(report(model, found))
         print()
         print(inspect_table(found))
     return 0
