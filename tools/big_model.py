@@ -129,7 +129,9 @@ def killed(command: Sequence[str], times: int, seconds: float, rng: random.Rando
     Gives how many times it was killed before it had completed.
     """
     for count in range(times):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        # The standard library warns of the workers' semaphores, when who made them is no more.
+        quiet = {**os.environ, "PYTHONWARNINGS": "ignore::UserWarning"}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=quiet)
         try:
             process.wait(rng.uniform(0, seconds))
             return count
