@@ -21,6 +21,7 @@ from tritcodec import encode as encoder
 from tritcodec import fit, published, search
 from tritcodec.codebook import check_codebook
 from tritcodec.errors import TritError
+from tritcodec.groups import SAMPLE_GROUPS, Sample, sample_groups
 from tritcodec.tensor import Form
 
 F32 = npt.NDArray[np.float32]
@@ -436,28 +437,60 @@ def test_bucket_costs_sum_by_best_step() -> None:
 @pytest.mark.parametrize("groups", [1, 27, 16_384, 100_000, 2**20, 2**44])
 def test_sampled_groups_are_distinct_and_everywhere(groups: int, group_size: int) -> None:
     """Indices increase, lie within the tensor, and don't favour any column of groups."""
-    i = fit.sample_groups(groups, group_size)
+    i = sample_groups(groups, group_size)
     assert (np.diff(i) > 0).all()
     assert i[0] >= 0
     assert i[-1] < groups
-    if len(i) == fit.SAMPLE_GROUPS < groups < 2**30:
+    if len(i) == SAMPLE_GROUPS < groups < 2**30:
         assert np.bincount(i % 256 // 32, minlength=8).min() > len(i) // 16
 
 
-def test_the_sample_weighs_as_much_as_all() -> None:
-    """The largest groups stand for themselves, the others for about all the rest."""
-    a = painted(9000, 16).T
-    few, weight = fit.weigh_sample(np.abs(a))
-    assert few.shape == (16, len(weight))
-    assert abs(int(weight.sum()) - 9000) <= weight.max()
-    assert np.array_equal(np.sort(few.max(axis=0))[-512:], np.sort(np.abs(a).max(axis=0))[-512:])
+def sample_of(w: npt.NDArray[np.float32], group_size: int) -> Sample:
+    """The sample of weights, read in blocks."""
+    return encoder.Weights.of_array(w, group_size).survey().sample
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize(("shape", "group_size"), [((600, 300), 16), ((9000, 1), 16), ((40, 4000), 64)])
+def test_the_sample_has_the_largest_groups(
+    shape: tuple[int, int], group_size: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the largest, of equals the first, however rows fall into blocks; the others are spread."""
+    monkeypatch.setattr(encoder, "BLOCK_WEIGHTS", rows * 5 * shape[1])
+    w = np.round(painted(*shape), 1)  # many groups of equal size
+    columns = -(-shape[1] // group_size) * group_size
+    groups = np.pad(np.abs(w), ((0, 0), (0, columns - shape[1]))).reshape(-1, group_size)
+    sizes, sample = groups.max(axis=1), sample_of(w, group_size)
+    n = min(len(sizes), 8192, (1 << 18) // min(group_size, shape[1]))
+    assert sample.largest == n // 16
+    first = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))[: sample.largest]
+    found = np.sort(sample.a[:, -sample.largest :], axis=0)
+    padded = np.zeros((group_size, sample.largest), np.float32)
+    padded[group_size - len(found) :] = found
+    assert np.array_equal(padded, np.sort(groups[first].T, axis=0))
+    others = sample.a.shape[1] - sample.largest
+    assert 256 < others <= 512
+    assert sample.weights.sum() == pytest.approx(len(sizes))
+    ones = np.ones(sample.a.shape[1], np.int64)
+    assert sample.total(ones) == pytest.approx(len(sizes))
+    assert sample.a[:, :others].max() <= sizes[first[-1]]
+
+
+def test_few_groups_are_the_sample() -> None:
+    """Up to 1,024 groups are all taken, each for itself."""
+    w = painted(128, 128)
+    sample = sample_of(w, 16)
+    assert (sample.largest, sample.weight) == (0, 1.0)
+    assert np.array_equal(sample.a.T, np.abs(w.reshape(-1, 16)))
+    assert sample_of(painted(129, 128), 16).largest == 1032 // 16
 
 
 def test_costs_are_in_a_unit_that_no_sum_overflows() -> None:
-    """The dearest cost is at most 2^44, and so the costs of a whole weighted sample stay below 2^63."""
+    """The dearest cost is at most 2^44, whatever a group stands for."""
     a = np.abs(painted(200, 16).T) * np.float32(2.0**70)
     a[:, :3] *= np.float32(2.0**20)
-    costs = fit.step_costs(a, fit.candidate_steps(a.max(axis=0), float(a.max()), 4, "F32"), 4, False)
+    grid = fit.candidate_steps(a.max(axis=0), float(a.max()), 4, "F32")
+    costs = fit.step_costs(Sample(a, 100, 2.0**40), grid, 4, False)
     assert costs.min() >= 0
     assert 2**20 <= costs.max() <= 2**44
 
@@ -536,8 +569,8 @@ def test_memory_is_a_constant_number_of_blocks() -> None:
 
 
 PINNED = {
-    ("optimal", False): "667e2d90e17b92e92bdfd8ec1f1068d6d0973fc83d8be30b9f3510fbec1ac4b4",
-    ("optimal", True): "815f8f95f2b3ede4f6fe660717eb52494f509c18e800a546f2943ce62d4c9763",
+    ("optimal", False): "f132e1337a79713287443508145ea49906722da420e01f97fb843947f4d42681",
+    ("optimal", True): "741f7198b53d767fd4c3ff7746099ab99c21c7e5f619fcecd636800c71425199",
     ("tritllm-v2", False): "b06304dd512fd80f20763ba7f2797a79b242ade3067d16cbe20ae28e0e81faff",
 }
 

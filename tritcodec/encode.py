@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from .codebook import FLOATS
 from .errors import TritError
-from .fit import I64, fit_steps, sample_groups, weigh_sample
+from .fit import fit_steps
+from .groups import I64, Sample, Sampler, as_groups
 from .packing import ROWS_PER_BYTE
 from .published import snap, spaced_codebook, tried_scales
-from .search import CHUNK_WEIGHTS, F32, U8, best_codes, fold, members_first
+from .search import CHUNK_WEIGHTS, F32, U8, best_codes, fold
 from .tensor import GROUP_SIZE, Block, Form, TritTensor, check_group_size, check_shape
 from .trits import check_depth, largest_level
 
@@ -95,7 +96,7 @@ class Survey:
     """What one pass over weights finds: enough to fit codebooks to them."""
 
     largest: float  # magnitude
-    sample: F32  # magnitudes (group_size, n) of the groups to fit to
+    sample: Sample  # of the groups, to fit to
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,21 +166,20 @@ class Weights:
 
     def survey(self) -> Survey:
         """One pass over all weights. Raises TritError where one is NaN or infinite."""
-        row, group = np.divmod(sample_groups(self.rows * self.groups, self.width), self.groups)
-        sample = np.empty((len(row), self.width), np.float32)
+        sampler = Sampler(self.rows, self.columns, self.group_size)
         largest, nans, infinities = 0.0, 0, 0
         for start in self.starts():
             block = self.block(start)
-            extreme = max(float(block.max()), -float(block.min()))  # NaN is both max and min
+            sizes = np.maximum(block.max(axis=1), -block.min(axis=1))  # NaN is both max and min
+            extreme = float(sizes.max())
             if not math.isfinite(extreme):
                 nans += int(np.count_nonzero(np.isnan(block)))
                 infinities += int(np.count_nonzero(np.isinf(block)))
             largest = max(largest, extreme)
-            first, last = np.searchsorted(row, [start, start + len(block)])
-            sample[first:last] = self._sampled(block, row[first:last] - start, group[first:last])
+            sampler.add(start, block, sizes)
         if nans or infinities:
             raise TritError(f"weights must be finite: {nans} are NaN and {infinities} are infinite")
-        return Survey(largest, members_first(sample))
+        return Survey(largest, sampler.sample())
 
     def fit(self, survey: Survey, depth: int, method: str, nested: bool) -> F32:
         """The codebook of *method* for these weights."""
@@ -190,23 +190,10 @@ class Weights:
 
     def estimate(self, survey: Survey, form: Form, method: str, nested: bool) -> tuple[float, float]:
         """The squared error to expect, relative to the squared weights, and these: from the sample."""
-        a, weight = weigh_sample(survey.sample)
-        groups = np.ascontiguousarray(a.T)
+        groups = np.ascontiguousarray(survey.sample.a.T)
         codes, offsets = encode_groups(groups, form, chooser(form, method, nested))
-        noise, signal = energies(groups, codes, offsets, form, survey.largest)
-        total = int((signal * weight).sum())
-        share = self.rows * self.groups / int(weight.sum())  # of the sample in all groups
-        unit = energy_unit(survey.largest, self.width)
-        return int((noise * weight).sum()) / total if total else 0.0, total * share * unit
-
-    def _sampled(self, block: F32, row: I64, group: I64) -> F32:
-        """Groups of a *block* of rows, a short last one at the end of the row, with zeros before it."""
-        column = np.minimum(group * self.group_size, self.columns - self.width)[:, None] + np.arange(
-            self.width
-        )
-        values = block[row[:, None], column]
-        values[column < group[:, None] * self.group_size] = 0
-        return values
+        noise, signal = map(survey.sample.total, energies(groups, codes, offsets, form, survey.largest))
+        return noise / signal if signal else 0.0, signal * energy_unit(survey.largest, self.width)
 
 
 def _rows_of_array(array: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -228,18 +215,6 @@ def chooser(form: Form, method: str, nested: bool) -> Chooser:
     if method == "tritllm-v2":
         return lambda groups: snap(tried_scales(groups, form.depth), form.codebook, form.depth)
     return lambda groups: best_codes(groups, form.codebook, form.depth, nested)
-
-
-def as_groups(block: F32, group_size: int) -> F32:
-    """The groups (n * G, width) of rows (n, K), a short last one filled with zeros."""
-    columns = block.shape[1]
-    width = min(group_size, columns)
-    padded = -(-columns // width) * width
-    if padded != columns:
-        filled = np.zeros((len(block), padded), np.float32)
-        filled[:, :columns] = block
-        block = filled
-    return block.reshape(-1, width)
 
 
 def encode_groups(groups: F32, form: Form, choose: Chooser) -> tuple[U8, U8]:

@@ -11,60 +11,26 @@ import numpy as np
 import numpy.typing as npt
 
 from .codebook import CODES, FREE_BITS, OVERFLOW
+from .groups import I64, Sample
 from .search import F32, Errors, scale_of, scale_steps
 from .trits import largest_level
 
-I64 = npt.NDArray[np.int64]
-
 LEAST_U = 0x0080_0000 >> FREE_BITS  # the smallest normal step, as u = its bits >> 6
 GRID = 96  # candidate steps
-SAMPLE_GROUPS = 8192  # groups looked at, and at most about
-SAMPLE_WEIGHTS = 1 << 18  # so many weights
-LEAST_SAMPLE = 32  # groups, however large
-LARGEST = 512  # of these groups, the largest, all taken
-OTHERS = 512  # and about as many of the rest, each for many
 LOW_QUANTILE = 256  # one group in 256 may fall short of the grid
 COST_BITS = 20  # resolution of costs, below the largest unavoidable one
 UNREACHABLE = np.int64(1 << 61)
 
 
-def sample_groups(groups: int, group_size: int) -> I64:
-    """Indices of the groups to fit to, of *groups* in all: increasing, spread evenly.
-
-    One from each of n equal ranges, at a place that the golden ratio varies
-    (40503 = 2^16 / 1.618), so that no period of the weights is in step with it.
-    """
-    n = min(groups, SAMPLE_GROUPS, max(SAMPLE_WEIGHTS // group_size, LEAST_SAMPLE))
-    i = np.arange(n, dtype=np.int64)
-    return i * groups // n + (i * 40503 % (1 << 16) * (groups // n) >> 16)  # below 2^48 * 2^14
-
-
-def fit_steps(a: F32, largest: float, depth: int, dtype: str, nested: bool = False) -> F32:
-    """27 steps for the sampled magnitudes *a*, (group_size, n), ready for `check_codebook`.
+def fit_steps(sample: Sample, largest: float, depth: int, dtype: str, nested: bool = False) -> F32:
+    """27 steps for the groups of a *sample*, ready for `check_codebook`.
 
     The last one times H reaches *largest*, the tensor's largest magnitude, or
     comes as near as *dtype* ("F32", "F16", "BF16") allows.
     """
-    a, weight = weigh_sample(a)
-    grid = candidate_steps(a.max(axis=0), largest, depth, dtype)
-    costs = step_costs(a, grid, depth, nested) * weight
+    grid = candidate_steps(sample.a.max(axis=0), largest, depth, dtype)
+    costs = step_costs(sample, grid, depth, nested)
     return grid[choose_steps(bucket_costs(costs), CODES)]
-
-
-def weigh_sample(a: F32) -> tuple[F32, I64]:
-    """The LARGEST largest groups and every q-th of the others by size, and how many each stands for.
-
-    Large groups are few, and make most of the error.
-    """
-    n = a.shape[1]
-    if n <= LARGEST + OTHERS:
-        return a, np.ones(n, np.int64)
-    order = np.argsort(a.max(axis=0), kind="stable")
-    others, top = order[: n - LARGEST], order[n - LARGEST :]
-    q = -(-len(others) // OTHERS)
-    taken = others[q // 2 :: q]
-    weight = np.r_[np.full(len(taken), q), np.ones(LARGEST, np.int64)]
-    return a[:, np.r_[taken, top]], weight
 
 
 def candidate_steps(sizes: F32, largest: float, depth: int, dtype: str) -> F32:
@@ -106,18 +72,17 @@ def steps_of(u: npt.ArrayLike) -> F32:
     return steps
 
 
-def step_costs(a: F32, grid: F32, depth: int, nested: bool) -> I64:
-    """The error of each group under each step of *grid*, int64 (M, n), in one unit for all.
+def step_costs(sample: Sample, grid: F32, depth: int, nested: bool) -> I64:
+    """The error of each group, as often as it counts, under each step of *grid*: int64 (M, n), in one unit.
 
     The unit is 2^-20 of the largest error that no step avoids, or of 2^-24 of
-    the largest error: so a cost is at most 2^44, and the costs of 2^13
-    groups, weighted, at most 2^57.
+    the largest error: so a cost is at most 2^44, and those of 2^10 groups at most 2^54.
     """
-    scale = scale_of(a.max(keepdims=True)[0])
-    errors = Errors(a * scale, depth, nested)
-    E = np.empty((len(grid), a.shape[1]))
+    scale = scale_of(sample.a.max(keepdims=True)[0])
+    errors = Errors(sample.a * scale, depth, nested)
+    E = np.empty((len(grid), sample.a.shape[1]))
     for j, s in enumerate(scale_steps(grid, scale)):
-        E[j] = errors(s)
+        np.multiply(errors(s), sample.weights, out=E[j])
     unit = max(E.min(axis=0).max(), E.max() * 2.0**-24)
     if unit == 0:  # all groups are zeros
         return np.zeros(E.shape, np.int64)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..encode import Weights, as_groups, block_of, chooser, encode_groups, energies, to_float32
+from ..encode import Weights, block_of, chooser, encode_groups, energies, to_float32
 from ..errors import TritError
+from ..groups import as_groups
 from ..header import RawEntry
 from ..reader import byte_view, check_raw
 from ..tensor import Form, pack_block
