@@ -67,6 +67,20 @@ def test_the_benchmark_runs() -> None:
     assert "from_tq1_0, one plane" in done.stdout
 
 
+def test_big_models_come_to_the_same_bytes_whatever_happens() -> None:
+    """A small one, killed and run again: every file has the digest of the undisturbed run."""
+    done = tool("big_model", "--weights", 2e5, "--kills", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^killed 1 times: [\d.]+ s, 8 files, all the same$", done.stdout, re.MULTILINE)
+
+
+def test_whole_models_are_measured() -> None:
+    """tools/bench_model.py has a row for memory, within its target."""
+    done = tool("bench_model", "--only", "memory", "--rows", 100)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^quantize 1 of 100 x 8000: memory .* yes$", done.stdout, re.MULTILINE)
+
+
 TOOLS = [
     path.stem for path in sorted((ROOT / "tools").glob("*.py")) if path.stem != "testee"
 ]  # that one speaks the protocol alone

@@ -32,6 +32,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is imported, which reads them
 
 import numpy as np  # noqa: E402  # as above
+from bench_model import Sizes, measure  # noqa: E402  # as above
 
 import tritcodec as tc  # noqa: E402  # as above
 from tritcodec import layouts  # noqa: E402  # as above
@@ -386,6 +387,13 @@ def peak_memory(call: Call) -> tuple[int, object]:
         tracemalloc.stop()
 
 
+def bench_models(bench: Bench) -> Iterator[Row]:
+    """Whole models quantised: memory, workers, configs, growth; tools/bench_model.py has other sizes."""
+    weights = bench.size**2
+    for row in measure(Sizes(weights=weights, rows=bench.size, growth=(weights, 4 * weights))):
+        yield Row(*row)
+
+
 PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "pack": bench_pack,
     "unpack": bench_unpack,
@@ -396,6 +404,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "verify": bench_verify,
     "open": bench_open,
     "memory": bench_memory,
+    "model": bench_models,
 }
 
 
