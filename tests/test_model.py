@@ -898,6 +898,7 @@ def stop(error: BaseException, at: int) -> Progress:
 
 ERRORS = [
     OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
     KeyboardInterrupt(),
     MemoryError(),
     TritError("of ours"),
