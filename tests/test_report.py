@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -157,7 +159,19 @@ def test_the_command_writes_it(made: Path, tmp_path: Path, capsys: pytest.Captur
     assert refused.value.code == 2
     assert main(["inspect", str(made), "--html", str(tmp_path / "no" / "report.html")]) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("report.html: No such file or directory")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    (tmp_path / "folder.html").mkdir()
+    assert main(["inspect", str(made), "--html", str(tmp_path / "folder.html")]) == 2
+    assert capsys.readouterr().err == f"tritcodec: {tmp_path / 'folder.html'}: Is a directory\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.html", "report.html"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names in Unicode")
+def test_a_path_need_not_be_text(made: Path, tmp_path: Path) -> None:
+    """A folder whose name is no UTF-8 has a page like any other."""
+    odd = tmp_path / os.fsdecode(b"\xff<b>")
+    shutil.copytree(made, odd)
+    assert main(["inspect", str(odd), "--html", str(odd / "report.html")]) == 0
+    assert "<bdi>" + str(tmp_path) in (odd / "report.html").read_text("utf-8").replace("<wbr>", "")
 
 
 def half_a_page() -> Iterator[str]:
