@@ -1,8 +1,9 @@
-"""ports/js/index.html in headless Chromium, over the DevTools protocol, for tests/test_page.py.
+"""A page in headless Chromium, over the DevTools protocol, for tests/test_page.py and test_report.py.
 
     python tests/browser.py OUT.png FILE.trit [--filter NAME] [--dark] [--width 1200] [--height 800]
+    python tests/browser.py OUT.png REPORT.html [--dark] [--width 1200] [--height 800]
 
-writes a picture of the page with a file chosen.
+writes a picture of ports/js/index.html with a file chosen, or of a report.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ def _out_of_the_way(descriptor: int) -> int:
 class Browser:
     """Chromium with the page open, as a context; `events` are what it reports unasked."""
 
-    def __init__(self) -> None:
-        """Start it, in a profile of its own."""
+    def __init__(self, page: Path = PAGE, ready: str = "globalThis.trit") -> None:
+        """Start it, in a profile of its own; the page is open when *ready* holds in it, too."""
         if CHROMIUM is None:
             raise FileNotFoundError("chromium")
+        self._page, self._ready = page, ready
         self.events: list[dict[str, Any]] = []
         self._last = 0
         self._rest = b""
@@ -82,8 +84,8 @@ class Browser:
         self._session = {"sessionId": attached["sessionId"]}
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.send(f"{domain}.enable")
-        self.send("Page.navigate", url=PAGE.as_uri())
-        self.wait("globalThis.trit && document.readyState === 'complete'")
+        self.send("Page.navigate", url=self._page.as_uri())
+        self.wait(f"{self._ready} && document.readyState === 'complete'")
         return self
 
     def __exit__(
@@ -186,6 +188,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=1200)
     parser.add_argument("--height", type=int, default=800)
     options = parser.parse_args(arguments)
+    if options.file.suffix == ".html":
+        with Browser(options.file.resolve(), "true") as browser:
+            browser.resize(options.width, options.height, options.dark)
+            options.out.write_bytes(browser.picture())
+        return
     with Browser() as browser:
         browser.resize(options.width, options.height, options.dark)
         browser.choose(options.file.resolve())

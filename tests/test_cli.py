@@ -219,10 +219,10 @@ def test_quantize_says_what_it_made(tritcodec: Command, made: Path, tmp_path: Pa
     assert (run.status, run.err) == (0, "")
     lines = run.out.splitlines()
     assert len(lines) == 4
-    for config, bits, line in zip(CONFIGS, ("1.908", "3.512", "5.116", "6.720"), lines, strict=True):
-        folder = re.escape(str(tmp_path / "out" / config))
-        sizes = rf"1,769,472 weights in [\d,]+ bytes \({bits} bits a weight\), and 505,600 bytes raw"
-        assert re.fullmatch(f"{folder}: {sizes}", line)
+    for depth, bits, line in zip((1, 2, 3, 4), ("1.908", "3.512", "5.116", "6.720"), lines, strict=True):
+        folder = re.escape(str(tmp_path / "out" / f"uniform-d{depth}"))
+        sizes = rf"1,769,472 weights in [\d,]+ bytes \({bits} bits a weight; 6 at d{depth}\)"
+        assert re.fullmatch(f"{folder}: {sizes}, and 505,600 bytes raw", line)
     assert tree(tmp_path / "out") == tree(made)
 
 
@@ -252,6 +252,11 @@ def test_inspect_shows_every_tensor(tritcodec: Command, made: Path, monkeypatch:
     assert rows["encoder.layer.0.output.dense.bias"] == ["384", "F16", "raw", "16", "16"]
     assert rows["embeddings.position_ids"] == ["1x128", "I64", "raw", "64", "64"]
     assert "6 quantised: 1,769,472 weights, 3.512 bits a weight stored, 3.467 of information\n" in run.out
+    layers = run.out.split("\n\n")[2].splitlines()
+    assert layers[0].split() == ["layer", "quantised", "weights", "depth", "stored", "info", "bytes", "raw"]
+    sizes = ["3.512", "3.467", "758.6K", "9.8K"]
+    assert layers[1].split() == ["encoder.layer.0", "6", "1,769,472", "d2", *sizes]
+    assert layers[2].split() == ["outside", "layers", "0", "0", "0", "484.0K"]
     assert run.out.endswith("16 raw: 505,600 bytes\n")
 
 
@@ -269,10 +274,16 @@ def test_inspect_against_the_source_shows_the_error(
     with open_file(made / config / TRIT) as file:
         tensor = file.get_tensor(name)
     assert not isinstance(tensor, np.ndarray)
-    noise = np.square(w - tensor.dequantize("F32").ravel()).sum() / np.square(w).sum()
+    errors = np.square(w - tensor.dequantize("F32").ravel())
+    noise = errors.sum() / np.square(w).sum()
+    groups = (errors.reshape(384, 24, 16).sum(2) / np.square(w).reshape(384, 24, 16).sum(2)).ravel()
+    worst = [f"{100 * np.sqrt(groups.max()):.2f}", f"{groups.argmax() // 24}:{groups.argmax() % 24}"]
     row = next(line for line in run.out.splitlines() if line.startswith(name))
-    assert row.split()[-2:] == [f"{-10 * np.log10(noise):.2f}", f"{100 * np.sqrt(noise):.2f}"]
+    assert row.split()[-4:] == [f"{-10 * np.log10(noise):.2f}", f"{100 * np.sqrt(noise):.2f}", *worst]
     assert re.search(r"SQNR over all quantised weights: \d+\.\d\d dB \(error \d+\.\d\d %\)\n", run.out)
+    all_worst = re.search(r"worst group: error ([\d.]+) %, group \d+ of row \d+ of 'encoder\.", run.out)
+    assert all_worst is not None
+    assert float(all_worst[1]) >= float(worst[0])
 
 
 def test_dequantize_and_truncate_say_what_they_made(tritcodec: Command, made: Path, tmp_path: Path) -> None:
@@ -459,8 +470,7 @@ def test_an_error_without_a_signal_is_not_0_percent(tritcodec: Command) -> None:
     run = tritcodec("inspect", "good.trit", "--against", "zeros.safetensors")
     assert (run.status, run.err) == (0, "")
     rows = [line.split() for line in run.out.splitlines() if line.startswith(("a.weight ", "b.weight "))]
-    assert [row[-2] for row in rows] == ["-inf", "-inf"]
-    assert all(row[-1] != "0.00" for row in rows)
+    assert [row[-4:-1] for row in rows] == [["-inf", "inf", "inf"]] * 2
     assert "error 0.00 %" not in run.out
 
 
@@ -618,6 +628,18 @@ def test_tables_fit_the_terminal(
         assert "…" in table
 
 
+def test_a_plan_of_a_mixture_shows_the_depths(tritcodec: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the name of a config does not say it: before the bytes of each tensor, and in the sums."""
+    monkeypatch.setenv("COLUMNS", "200")
+    options = ["--configs", "uniform-d2,bpw-3", "--depth", "*query*=4", "--dry-run"]
+    run = tritcodec("quantize", MINILM, "x", *options)
+    rows = {row.split()[0]: row.split()[3:] for row in run.out.splitlines() if row}
+    assert rows["encoder.layer.0.attention.self.query.weight"] == ["d4", "121.0K", "d4", "121.0K"]
+    assert rows["encoder.layer.0.output.dense.weight"] == ["252.8K", "d1", "137.3K"]
+    assert rows["encoder.layer.0.output.dense.bias"] == ["768", "768", "rank", "1"]
+    assert "uniform-d2: 1,769,472 weights in 835,944 bytes (3.779 bits a weight; 5 at d2, 1 at d4)" in run.out
+
+
 def test_a_long_pattern_does_not_break_the_table(tritcodec: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reason that holds what was typed keeps the table within the terminal, too."""
     monkeypatch.setenv("COLUMNS", "80")
@@ -677,15 +699,16 @@ def test_a_dry_run_tells_the_sizes_of_what_is_written(
     real = tritcodec("quantize", at_shelf / source, tmp_path / "out", *ALL_CONFIGS)
     totals = dry.out.split("\n\n")[1]
     assert real.out == "".join(f"{tmp_path / 'out'}{os.sep}{line}\n" for line in totals.splitlines())
-    for config, line in zip(CONFIGS, totals.splitlines(), strict=True):
-        with open_file(tmp_path / "out" / config / TRIT) as file:
+    for depth, line in zip((1, 2, 3, 4), totals.splitlines(), strict=True):
+        with open_file(tmp_path / "out" / f"uniform-d{depth}" / TRIT) as file:
             tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118  # no mapping
         packed = [tensor for tensor in tensors if not isinstance(tensor, np.ndarray)]
         raw = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, np.ndarray))
         stored = sum(tensor.nbytes for tensor in packed)
         count = sum(int(np.prod(tensor.shape)) for tensor in packed)
-        sizes = f"{count:,} weights in {stored:,} bytes ({8 * stored / count:.3f} bits a weight)"
-        assert line == f"{config}: {sizes}, and {raw:,} bytes raw"
+        bits = f"{8 * stored / count:.3f} bits a weight; {len(packed)} at d{depth}"
+        sizes = f"{count:,} weights in {stored:,} bytes ({bits})"
+        assert line == f"uniform-d{depth}: {sizes}, and {raw:,} bytes raw"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ from tritcodec.encode import quantize
 from tritcodec.header import RAW_DTYPES
 from tritcodec.model import measure, tasks
 from tritcodec.model.export import dequantize_model, truncate_model
-from tritcodec.model.measure import Distortion, distortion, distortion_against
+from tritcodec.model.measure import Distortion, distortion_against
 from tritcodec.model.plan import config_of
 from tritcodec.model.policy import Policy
 from tritcodec.model.run import Job, Progress, quantize_model, silent
@@ -197,7 +197,7 @@ def test_the_error_falls_with_every_depth(made: Path) -> None:
     for config in CONFIGS:
         total = Distortion()
         for name in MATRICES:
-            total += distortion(partial(read_rows, tensors[name]), trit(made / config / TRIT, name))
+            total += distortion_against(tensors[name], trit(made / config / TRIT, name))
         ratios.append(total.sqnr)
     assert ratios[0] > 6
     assert all(8 < finer - coarser < 11 for coarser, finer in itertools.pairwise(ratios))
@@ -898,6 +898,7 @@ def stop(error: BaseException, at: int) -> Progress:
 
 ERRORS = [
     OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
     KeyboardInterrupt(),
     MemoryError(),
     TritError("of ours"),

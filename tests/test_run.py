@@ -167,6 +167,16 @@ def test_a_single_file_wins_over_an_index(sharded: Path) -> None:
     assert [tensor.name for tensor in ModelSource(sharded).tensors] == ["w"]
 
 
+@pytest.mark.parametrize("empty", [0, 1])
+def test_a_shard_without_tensors_is_not_read(tmp_path: Path, empty: int) -> None:
+    """No index names one, and so no .trit shard comes of it: the one beside it is the whole model."""
+    shards: list[dict[str, Stored]] = [{"a.weight": weights(8, 20)}]
+    shards.insert(empty, {})
+    out = convert(write_shards(tmp_path / "model", shards), tmp_path / "out", ["uniform-d1"])
+    assert sorted(os.listdir(out / "uniform-d1")) == ["config.json", "model.trit"]
+    assert list(load_file(out / "uniform-d1" / "model.trit")) == ["a.weight"]
+
+
 # Plans
 
 
@@ -462,6 +472,25 @@ def test_weights_that_change_during_a_run_are_noticed(sharded: Path, tmp_path: P
     with pytest.raises(TritError, match=r"changed since (they were|it was) surveyed") as caught:
         convert(sharded, tmp_path / "out", CONFIGS, progress=change)
     assert repr(name) in caught.value.where
+
+
+@pytest.mark.parametrize("at", ["survey", "encode"])
+def test_a_source_that_vanishes_can_come_back(sharded: Path, tmp_path: Path, at: str) -> None:
+    """A disk that is unmounted: the error names the file, and when it is there again, the run goes on."""
+    path = sharded / THIRD
+
+    def vanish(phase: str, *_: object) -> None:
+        if phase == at and path.exists():
+            path.rename(tmp_path / "away")
+
+    with pytest.raises(FileNotFoundError) as caught:
+        convert(sharded, tmp_path / "out", CONFIGS, progress=vanish)
+    assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path / "out") == [STATE]
+    (tmp_path / "away").rename(path)
+    assert tree(convert(sharded, tmp_path / "out", CONFIGS)) == tree(
+        convert(sharded, tmp_path / "undisturbed", CONFIGS)
+    )
 
 
 def test_a_damaged_piece_is_made_again(sharded: Path, tmp_path: Path) -> None:

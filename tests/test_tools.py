@@ -92,6 +92,20 @@ def test_the_benchmark_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "<!-- quantize, depth 2 -->" in growth
 
 
+def test_big_models_come_to_the_same_bytes_whatever_happens() -> None:
+    """A small one, killed and run again: every file has the digest of the undisturbed run."""
+    done = tool("big_model", "--weights", 2e5, "--kills", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^killed 1 times: [\d.]+ s, 8 files, all the same$", done.stdout, re.MULTILINE)
+
+
+def test_whole_models_are_measured() -> None:
+    """tools/bench_model.py has a row for memory, within its target."""
+    done = tool("bench_model", "--only", "memory", "--rows", 100)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^quantize 1 of 100 x 8000: memory .* yes$", done.stdout, re.MULTILINE)
+
+
 NO_COMMANDS = ("bench_report", "testee")  # a part of bench; what speaks the protocol alone
 TOOLS = [path.stem for path in sorted((ROOT / "tools").glob("*.py")) if path.stem not in NO_COMMANDS]
 

@@ -34,6 +34,7 @@ os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is imported, whic
 import bench_report  # noqa: E402  # as above
 import numpy as np  # noqa: E402  # as above
 import safetensors.numpy  # noqa: E402  # as above
+from bench_model import Sizes, measure  # noqa: E402  # as above
 from bench_report import Row, line  # noqa: E402  # as above
 
 import tritcodec as tc  # noqa: E402  # as above
@@ -420,6 +421,13 @@ def peak_memory(call: Call) -> tuple[int, object]:
         tracemalloc.stop()
 
 
+def bench_models(bench: Bench) -> Iterator[Row]:
+    """Whole models quantised: memory, workers, configs, growth; tools/bench_model.py has other sizes."""
+    weights = bench.size**2
+    for row in measure(Sizes(weights=weights, rows=bench.size, growth=(weights, 4 * weights))):
+        yield Row(*row)
+
+
 PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "pack": bench_pack,
     "unpack": bench_unpack,
@@ -432,6 +440,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "verify": bench_verify,
     "open": bench_open,
     "memory": bench_memory,
+    "model": bench_models,
 }
 
 

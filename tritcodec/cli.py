@@ -1,50 +1,55 @@
-"""The command line: arguments and printing only."""
+"""The command line: arguments, and what each command calls."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import math
 import os
-import shutil
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tqdm import tqdm
 
 from .encode import METHODS, check_method
 from .errors import TritError
-from .header import MAJOR, MINOR, RAW_DTYPES, Entry, RawEntry, TritEntry
+from .header import MAJOR, MINOR
 from .model.export import dequantize_model, truncate_model
+from .model.folder import new_file
 from .model.index import INDEX_NAME
-from .model.measure import Distortion, distortion_against
-from .model.plan import KNOWN, Planned, config_of
+from .model.measure import look
+from .model.plan import KNOWN, config_of
 from .model.policy import Policy
+from .model.report import report
 from .model.run import Job, quantize_model, survey_all
-from .model.shards import TritModel, model_file, open_model
+from .model.shards import model_file, open_model
 from .model.source import ModelSource
 from .model.spool import STATE
 from .model.tasks import Recipe
-from .model.verify import ModelReport, verify_model
+from .model.verify import verify_model
 from .model.workers import workers
 from .progress import showing
-from .tensor import GROUP_SIZE, TritTensor, check_group_size
-from .verify import Report
+from .tensor import GROUP_SIZE, check_group_size
+from .text import (
+    CONTROLS,
+    format_of,
+    inspect_table,
+    model_json,
+    model_text,
+    one_line,
+    plan_table,
+    say,
+    shards_of,
+    summary,
+)
 
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
 EXIT_CRASH, EXIT_INTERRUPTED = 70, 130
-CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
-KIB = 1024
-UNLIMITED = (10_000, 24)  # columns and lines where output goes to no terminal: nothing is cut
-REASON_WIDTH = 16  # a pattern that was typed may be longer
 WEIGHTS_A_WORKER = 1 << 23  # a model of fewer is done before other processes have started
-NAME_WIDTH = 12  # the least that a name is cut to in a table
 
 MODEL_HELP = "a .trit file, or a folder with model.trit or with shards and their index"
 EXAMPLES = {
@@ -60,7 +65,8 @@ EXAMPLES = {
   tritcodec truncate out/uniform-d4 small --depth 2""",
     "inspect": """examples:
   tritcodec inspect out/uniform-d2
-  tritcodec inspect out/uniform-d2/model.trit --against fixtures/minilm""",
+  tritcodec inspect out/uniform-d2/model.trit --against fixtures/minilm
+  tritcodec inspect out/uniform-d2 --against fixtures/minilm --html report.html""",
     "verify": """examples:
   tritcodec verify out/uniform-d2
   tritcodec verify *.trit --json
@@ -86,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_USAGE
     except TritError as error:
-        _complain(_one_line(error))
+        _complain(one_line(error))
         return EXIT_USAGE
     except OSError as error:
-        _complain(_one_line(error), arguments)
+        _complain(one_line(error), arguments)
         return EXIT_USAGE
     except MemoryError as error:  # a sparse file can claim a terabyte
         _complain(f"not enough memory: {error}".translate(CONTROLS), arguments)
@@ -229,6 +235,12 @@ def _add_truncate(parser: argparse.ArgumentParser) -> None:
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
     parser.add_argument("--against", metavar="SOURCE", help="the model it was made from: show errors, too")
+    parser.add_argument(
+        "--html",
+        type=_page,
+        metavar="PAGE.html",
+        help="write a report, too: sizes, errors, depths, histograms of levels and codes",
+    )
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -242,6 +254,13 @@ def _named_depth(text: str) -> tuple[str, int]:
     if not (pattern and equals and depth in ("1", "2", "3", "4")):
         raise argparse.ArgumentTypeError(f"{text!a} is no GLOB=N with N from 1 to 4")
     return pattern, int(depth)
+
+
+def _page(text: str) -> Path:
+    """The name of a page: nobody overwrites weights with one."""
+    if not text.lower().endswith((".html", ".htm")):
+        raise argparse.ArgumentTypeError(f"{text!a} does not end in .html")
+    return Path(text)
 
 
 def _positive(text: str) -> int:
@@ -280,9 +299,9 @@ def _quantize(arguments: argparse.Namespace) -> int:
         else:
             plans = quantize_model(job, arguments.out, executor, width, progress)
     if arguments.dry_run:
-        print(_plan_table(plans))
+        print(plan_table(plans))
     for config, planned in plans.items() if not arguments.dry_run else ():
-        _say(f"{Path(arguments.out, config)}: {_sizes(planned)}")
+        say(f"{Path(arguments.out, config)}: {summary(planned)}")
     return 0
 
 
@@ -297,7 +316,7 @@ def _dequantize(arguments: argparse.Namespace) -> int:
             depth=arguments.depth,
             progress=_advance(bar),
         )
-    _say(f"{arguments.out}: {tensors} tensors, {weights:,} weights")
+    say(f"{arguments.out}: {tensors} tensors, {weights:,} weights")
     return 0
 
 
@@ -306,32 +325,25 @@ def _truncate(arguments: argparse.Namespace) -> int:
         before = model.size
     truncate_model(arguments.src, arguments.out, arguments.depth)
     with open_model(arguments.out) as model:
-        _say(f"{model.path}: {_of_shards(model)}{model.size:,} bytes, from {before:,}")
+        say(f"{model.path}: {shards_of(model)}{model.size:,} bytes, from {before:,}")
     return 0
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
     source = ModelSource(arguments.against) if arguments.against else None
-    with open_model(arguments.src) as model:
-        _say(f"{model.path}: {_format(model)}{_of_shards(model)}{model.size:,} bytes")
+    page = new_file(arguments.html) if arguments.html else contextlib.nullcontext()
+    with open_model(arguments.src) as model, page as out:
+        say(f"{model.path}: {format_of(model)}{shards_of(model)}{model.size:,} bytes")
         print(f"identity {model.identity}")
         for key, value in model.metadata.items():
             print(f"{key}: {ascii(value[:200])[1:-1]}")
+        with _progress(sum(math.prod(entry.shape) for entry in model.entries()), "weight") as bar:
+            found = look(model, source, counts=bool(out), progress=_advance(bar))
+        if out:
+            out.write(report(model, found))
         print()
-        print(_inspect_table(model, source))
+        print(inspect_table(found))
     return 0
-
-
-def _format(model: TritModel) -> str:
-    """The version of the format, of a lone file: shards have their own."""
-    if model.index:
-        return ""
-    with model.shard(model.shards[0]) as file:
-        return f"format {MAJOR}.{file.header.minor}, "
-
-
-def _of_shards(model: TritModel) -> str:
-    return f"{len(model.shards)} shards, " if model.index else ""
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -342,10 +354,10 @@ def _verify(arguments: argparse.Namespace) -> int:
             with _progress(_bytes_to_verify(path), "B") as bar:
                 report = verify_model(path, bar.update)
         except (TritError, OSError) as error:
-            print(f"tritcodec: {_one_line(error)}", file=sys.stderr)
+            print(f"tritcodec: {one_line(error)}", file=sys.stderr)
             statuses.add(EXIT_USAGE)
             continue
-        print(_model_json(path, report) if arguments.json else _model_text(path, report))
+        print(model_json(path, report) if arguments.json else model_text(path, report))
         statuses.add({"valid": 0, "invalid": EXIT_INVALID, "unsupported": EXIT_UNSUPPORTED}[report.verdict])
     # A file that could not be read hides a verdict, an invalid one outweighs one of unknown version.
     return next((status for status in (EXIT_USAGE, EXIT_INVALID, EXIT_UNSUPPORTED) if status in statuses), 0)
@@ -355,150 +367,6 @@ def _bytes_to_verify(path: Path) -> int:
     """About how many, for the progress bar: a folder is not judged yet."""
     files = path.parent.glob("*.trit") if path.name == INDEX_NAME else [path]
     return sum(file.stat().st_size for file in files if file.exists())
-
-
-def _model_text(path: Path, report: ModelReport) -> str:
-    """The report on a file; or that on a folder, and those on its shards that have something to say."""
-    if path.name in report.shards:
-        return _report_text(path, report.shards[path.name])
-    head = f"{path}: {report.verdict}".translate(CONTROLS)
-    if report.ok:
-        head += f", {len(report.shards)} shards, {report.tensors} tensors, {report.size:,} bytes"
-        head += f", identity {report.identity}"
-    shards = {path.with_name(name): shard for name, shard in report.shards.items()}
-    said = [_report_text(file, shard) for file, shard in shards.items() if shard.findings or shard.notes]
-    return "\n".join([head, *(f"  {finding}" for finding in report.findings), *said])
-
-
-def _model_json(path: Path, report: ModelReport) -> str:
-    """One line of ASCII, so that no name can forge another."""
-    if path.name in report.shards:
-        fields = _report_fields(report.shards[path.name])
-    else:
-        fields = asdict(report) | {"verdict": report.verdict, "tensors": report.tensors, "size": report.size}
-        fields["shards"] = {name: _report_fields(shard) for name, shard in report.shards.items()}
-    return json.dumps(fields | {"file": str(path)}, sort_keys=True)
-
-
-def _report_text(path: Path, report: Report) -> str:
-    head = f"{path}: {report.verdict}".translate(CONTROLS)
-    if report.ok:
-        head += f", {report.tensors} tensors, {report.size:,} bytes, identity {report.identity}"
-    return "\n".join(
-        [head, *(f"  {finding}" for finding in report.findings), *(f"  {note}" for note in report.notes)]
-    )
-
-
-def _report_fields(report: Report) -> dict[str, Any]:
-    return asdict(report) | {"verdict": report.verdict}
-
-
-def _inspect_table(model: TritModel, source: ModelSource | None) -> str:
-    sources = {tensor.name: tensor for tensor in source.tensors} if source else {}
-    header = ["tensor", "shape", "kind", "stored", "info"] + (["SQNR dB", "error %"] if source else [])
-    rows, total, entries = [], Distortion(), sorted(model.entries(), key=lambda entry: entry.name)
-    for entry in entries:
-        row = [entry.name, _shape(entry.shape), *_kind(entry)]
-        if source and isinstance(entry, TritEntry):
-            if entry.name not in sources:
-                raise TritError(f"the source has no tensor {entry.name!a}", where=str(source.path))
-            tensor = model.get_tensor(entry.name)
-            error = distortion_against(sources[entry.name], cast(TritTensor, tensor))
-            total += error
-            row += _error_cells(error)
-        rows.append(row)
-    return "\n".join([_table(header, rows), "", *_inspect_totals(entries, total if source else None)])
-
-
-def _kind(entry: Entry) -> list[str]:
-    """Cells for kind, bits stored and bits of information a weight."""
-    if isinstance(entry, RawEntry):
-        bits = str(8 * RAW_DTYPES[entry.dtype].itemsize)
-        return [f"{entry.dtype} raw", bits, bits]
-    form = entry.form
-    kind = f"{form.dtype} d{form.depth}" + (f"+{form.shift}" if form.shift else "")
-    return [kind, f"{form.bits_per_weight:.3f}", f"{form.information_bits_per_weight:.3f}"]
-
-
-def _error_cells(error: Distortion) -> list[str]:
-    return [f"{error.sqnr:.2f}", f"{100 * error.relative_error:.2f}"]
-
-
-def _inspect_totals(entries: Sequence[Entry], error: Distortion | None) -> list[str]:
-    forms = [entry.form for entry in entries if isinstance(entry, TritEntry)]
-    raw = [entry for entry in entries if isinstance(entry, RawEntry)]
-    weights = sum(math.prod(form.shape) for form in forms)
-    lines = []
-    if forms:
-        stored = 8 * sum(form.nbytes for form in forms) / weights
-        content = sum(form.information_bits_per_weight * math.prod(form.shape) for form in forms) / weights
-        bits = f"{stored:.3f} bits a weight stored, {content:.3f} of information"
-        lines.append(f"{len(forms)} quantised: {weights:,} weights, {bits}")
-    if error and forms:
-        sqnr, relative = _error_cells(error)
-        lines.append(f"SQNR over all quantised weights: {sqnr} dB (error {relative} %)")
-    lines.append(f"{len(raw)} raw: {sum(sum(entry.segment_sizes) for entry in raw):,} bytes")
-    return lines
-
-
-def _plan_table(plans: dict[str, list[Planned]]) -> str:
-    configs = list(plans)
-    header = [
-        "tensor",
-        "shape",
-        "dtype",
-        *(config.removeprefix("uniform-") for config in configs),
-        "kept because",
-    ]
-    rows = []
-    for items in zip(*plans.values(), strict=True):
-        tensor = items[0].tensor
-        sizes = [_size(item.stored) for item in items]
-        reason = textwrap.shorten(items[0].reason or "", REASON_WIDTH, placeholder="…")
-        rows.append([tensor.name, _shape(tensor.shape), tensor.dtype, *sizes, reason])
-    totals = [f"{config}: {_sizes(planned)}" for config, planned in plans.items()]
-    return "\n".join([_table(header, rows), "", *totals])
-
-
-def _sizes(planned: list[Planned]) -> str:
-    """What a config stores, in words."""
-    quantized = [item for item in planned if item.reason is None]
-    weights = sum(item.weights for item in quantized)
-    packed = sum(item.stored for item in quantized)
-    raw = sum(item.stored for item in planned if item.reason is not None)
-    bits = f" ({8 * packed / weights:.3f} bits a weight)" if weights else ""
-    return f"{weights:,} weights in {packed:,} bytes{bits}, and {raw:,} bytes raw"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns side by side; the first is cut where the terminal is narrow."""
-    cells = [header, *(row + [""] * (len(header) - len(row)) for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    room = shutil.get_terminal_size(UNLIMITED).columns - sum(widths[1:]) - 2 * (len(header) - 1)
-    widths[0] = min(widths[0], max(NAME_WIDTH, room))
-    lines = []
-    for row in cells:
-        name = _cut(row[0], widths[0])
-        aligned = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *aligned]).rstrip())
-    return "\n".join(lines)
-
-
-def _cut(text: str, width: int) -> str:
-    """The last *width* characters: the end of a name tells more than its start."""
-    return text if len(text) <= width else "…" + text[1 - width :]
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
-
-
-def _size(count: int) -> str:
-    """Bytes in a few characters: 950, 36.2K, 1.4M (units of 1024)."""
-    if count < KIB:
-        return str(count)
-    power = min(3, int(math.log(count, KIB)))
-    return f"{count / KIB**power:.1f}{' KMG'[power]}"
 
 
 def _progress(total: int, unit: str) -> tqdm[Any]:
@@ -513,19 +381,6 @@ def _advance(bar: tqdm[Any]) -> Callable[[str, int], None]:
         bar.update(weights)
 
     return advance
-
-
-def _say(line: str) -> None:
-    """Print one line, whatever a path in it holds."""
-    print(line.translate(CONTROLS))
-
-
-def _one_line(error: Exception) -> str:
-    """What and why, on one line, whatever a name or a path holds."""
-    if isinstance(error, OSError) and error.strerror:
-        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        return ": ".join([*names, error.strerror]).translate(CONTROLS)
-    return str(error).translate(CONTROLS)
 
 
 if __name__ == "__main__":

@@ -89,9 +89,10 @@ class Lines(Counted):
         now = time.monotonic()
         if now - self._spoke >= QUIET_SECONDS:
             self._spoke = now
-            share, left = 100 * done / max(total, 1), (total - done) / max(rate, 1e-9)
-            line = f"{phase}: {done:,} of {total:,} weights, {share:.1f} %, {rate / 1e6:.1f} M/s"
-            print(f"{line}, {left:.0f} s left, {name!a}", file=sys.stderr, flush=True)
+            line = f"{phase}: {done:,} of {total:,} weights, {100 * done / max(total, 1):.1f} %"
+            if rate:
+                line += f", {rate / 1e6:.1f} M/s, {(total - done) / rate:.0f} s left"
+            print(f"{line}, {name!a}", file=sys.stderr, flush=True)
 
 
 class Json(Counted):

@@ -6,23 +6,21 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from ..codebook import CODE_TRITS
 from ..errors import TritError
-from ..header import RAW_DTYPES, Entry, RawEntry, TritEntry
+from ..header import RAW_DTYPES, Entry, RawEntry
 from ..layout import Segment
-from ..reader import PathLike, TritFile, byte_view, check_digest, naming
-from ..tensor import TritTensor, float_name, row_ranges
+from ..reader import PathLike, TritFile, byte_view
+from ..tensor import float_name
 from ..writer import copy_truncated, truncate_file
 from .folder import copy_companions, new_folders
 from .index import INDEX_NAME, encode_index, index_bytes
-from .shards import TritModel, model_file, open_model, read_shard
+from .shards import TritModel, model_file, open_model, read_shard, segments_of, trit_bands
 from .source import LENGTH_SIZE, MODEL_NAME
 
 METADATA = "__metadata__"  # a name that safetensors reserves
@@ -108,9 +106,7 @@ def _write_safetensors(
     Gives the bytes of all tensors.
     """
     entries = sorted(file.header.entries, key=lambda entry: -_itemsize(entry, dtype))  # keeps each aligned
-    segments: dict[str, list[Segment]] = {entry.name: [] for entry in entries}
-    for segment in file.segments:
-        segments[segment.entry.name].append(segment)
+    segments = segments_of(file)
     out.write(_header(entries, _metadata(file.metadata), dtype))
     for entry in entries:
         if entry.name == METADATA:
@@ -143,31 +139,12 @@ def _blocks(
     if isinstance(entry, RawEntry):
         yield from file.blocks(segments[0])
         return
-    for band in _bands(file, entry, segments, depth):
+    for band in trit_bands(file, entry, segments, BAND_WEIGHTS, depth):
         try:
             values = band.dequantize(_dtype(entry, dtype))
         except TritError as error:
             raise error.at(f"tensor {entry.name!a}") from None
         yield np.asarray(values, values.dtype.newbyteorder("<"))
-
-
-def _bands(
-    file: TritFile, entry: TritEntry, segments: list[Segment], depth: int | None
-) -> Iterator[TritTensor]:
-    """A trit tensor in bands of rows; when the last was read, the digests are compared (READ-3)."""
-    form = entry.form
-    kept = segments[: CODE_TRITS + (form.depth if depth is None else min(depth, form.depth))]
-    digests = [sha256() for _ in kept]
-    for start, stop in row_ranges(form.rows, form.columns, BAND_WEIGHTS):
-        band = cast(TritTensor, file.get_rows(entry.name, start, stop, depth))
-        # A band is whole byte rows, so that its planes are bytes of the file, one run after the other; where
-        # the last one has been packed anew it is so, too, since trits have one packing.
-        for digest, plane in zip(digests, band.planes, strict=True):
-            digest.update(plane.data)
-        yield band
-    with naming(file.path):
-        for digest, segment in zip(digests, kept, strict=True):
-            check_digest(digest.digest(), segment)
 
 
 def _dtype(entry: Entry, dtype: str | None) -> str:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from ..errors import TritError
 from .source import companions
@@ -43,6 +44,27 @@ def new_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
                 parent.rmdir()
         if isinstance(error, OSError):
             _name_target(error, building)
+        raise
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[TextIO]:
+    """A text file that takes the name *target*, whatever had it, when the block ends; else nothing is left.
+
+    An OSError names *target*.
+    """
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(target), None
         raise
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
+from ..codebook import CODE_TRITS
 from ..errors import TritError
-from ..header import Entry
-from ..reader import PathLike, Source, Tensor, TritFile, naming, open_file
+from ..header import Entry, TritEntry
+from ..layout import Segment
+from ..reader import PathLike, Source, Tensor, TritFile, check_digest, naming, open_file
+from ..tensor import TritTensor, row_ranges
 from .index import INDEX_NAME, MAX_INDEX_SIZE, SHOWN, TRIT_NAME, Index, Shard, decode_index
 
 MAX_OPEN = 16  # shards whose files stay open: names in order go through a model shard by shard, nearly
@@ -256,3 +260,33 @@ def check_shard(index: Index, name: str, file: TritFile) -> None:
     if held - mapped:
         message = f"has a tensor {min(held - mapped)!a}, which the index does not map to it"
         raise TritError(message, clause="IDX-16", where=where)
+
+
+def segments_of(file: TritFile) -> dict[str, list[Segment]]:
+    """The segments of each tensor of *file*, in the order of their parts."""
+    found: dict[str, list[Segment]] = {entry.name: [] for entry in file.header.entries}
+    for segment in file.segments:
+        found[segment.entry.name].append(segment)
+    return found
+
+
+def trit_bands(
+    file: TritFile, entry: TritEntry, segments: Sequence[Segment], weights: int, depth: int | None = None
+) -> Iterator[TritTensor]:
+    """A trit tensor, cut to *depth* where that is given, in bands of rows of about so many *weights*.
+
+    *segments* are its own. When the last band was read, their digests are compared (READ-3).
+    """
+    form = entry.form
+    kept = segments[: CODE_TRITS + (form.depth if depth is None else min(depth, form.depth))]
+    digests = [sha256() for _ in kept]
+    for start, stop in row_ranges(form.rows, form.columns, weights):
+        band = cast(TritTensor, file.get_rows(entry.name, start, stop, depth))
+        # A band is whole byte rows, so that its planes are bytes of the file, one run after the other; where
+        # the last one has been packed anew it is so, too, since trits have one packing.
+        for digest, plane in zip(digests, band.planes, strict=True):
+            digest.update(plane.data)
+        yield band
+    with naming(file.path):
+        for digest, segment in zip(digests, kept, strict=True):
+            check_digest(digest.digest(), segment)
