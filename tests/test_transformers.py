@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from model_helpers import MINILM, MODEL, read_safetensors
+from model_helpers import MINILM, MODEL
+from test_model import convert
 
 import tritcodec as tc
-from tritcodec.header import RAW_DTYPES
 from tritcodec.model.export import dequantize_model, truncate_model
-from tritcodec.model.index import INDEX_NAME, TRIT_NAME, encode_index
-from tritcodec.model.shards import read_shard
 
 pytestmark = [
     pytest.mark.transformers,
@@ -71,24 +68,10 @@ def qwen(
 
 
 def quantized(source: Path, target: Path, depth: int) -> Path:
-    """The matrices of linear layers of *source* at *depth*, the rest as it is: a `.trit` for each file."""
-    target.mkdir()
-    for path in source.iterdir():
-        if path.suffix == ".safetensors":
-            tensors, metadata = read_safetensors(path)
-            made: dict[str, Any] = {}
-            for name, stored in tensors.items():
-                array = np.frombuffer(stored.data, RAW_DTYPES[stored.dtype]).reshape(stored.shape)
-                linear = array.ndim == 2 and ".layer" in name and name.endswith(".weight")
-                made[name] = tc.quantize(array, depth) if linear else array
-            tc.save_file(made, target / path.with_suffix(".trit").name, metadata)
-        elif path.name != INDEX:
-            shutil.copyfile(path, target / path.name)
-    if (source / INDEX).exists():
-        shards = {path.name: read_shard(path) for path in target.glob("*.trit")}
-        (target / INDEX_NAME).write_bytes(encode_index(shards))
-    assert tc.verify_model(target).ok
-    return target
+    """*source* through the pipeline: a `.trit` for each file, in a model folder."""
+    folder = convert(source, target, [f"uniform-d{depth}"]) / f"uniform-d{depth}"
+    assert tc.verify_model(folder).ok
+    return folder
 
 
 def replaced(torch: Any, model: Any, folder: Path, depth: int | None, dtype: str | None) -> Any:
@@ -154,7 +137,6 @@ def test_a_truncated_folder(torch: Any, transformers: Any, qwen: Path, tmp_path:
 def test_minilm(torch: Any, transformers: Any, tmp_path: Path) -> None:
     """One layer of a real model, a file without an index, in float16."""
     packed = quantized(MINILM, tmp_path / "packed", 2)
-    (packed / "model.trit").rename(packed / TRIT_NAME)
     dequantize_model(packed, tmp_path / "restored")
 
     def load(folder: Path) -> Any:

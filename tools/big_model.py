@@ -2,7 +2,7 @@
 
     python tools/big_model.py                                 1 billion weights, killed ten times
     python tools/big_model.py --weights 3e8 --kills 0 --dask  on a cluster of which a worker is killed
-    python tools/big_model.py --weights 2e9 --make FOLDER     only make the model
+    python tools/big_model.py --weights 2e9 --make FOLDER     only make the model, 4 GB in ten shards
 
 All four uniform configs are made in one run. Then the same command is run into another folder, ended by
 SIGKILL at a random moment, and run again, until it completes; with --dask another time, on a scheduler and
@@ -33,7 +33,7 @@ CONFIGS = "uniform-d1,uniform-d2,uniform-d3,uniform-d4"
 LAYER_WEIGHTS = 16  # times the square of the hidden size h: four matrices h x h, three h x 4h
 BILLION, HIDDEN = 1e9, 2048  # a model of a billion weights has that hidden size; it grows with the cube root
 SHARD_BYTES = 400_000_000
-BLOCK_WEIGHTS = 1 << 22  # made and written at once
+BLOCK_WEIGHTS = 1 << 20  # made and written at once
 SPARE = 4  # as if there were so many more kills: the last comes before the run has completed, nearly always
 
 Shapes = dict[str, tuple[int, ...]]
@@ -52,6 +52,16 @@ def layers(weights: float) -> Shapes:
         shapes[f"model.layers.{i}.mlp.down_proj.weight"] = (hidden, 4 * hidden)
         shapes[f"model.layers.{i}.input_layernorm.weight"] = (hidden,)
     return shapes
+
+
+def matrices(shapes: Shapes) -> int:
+    """The weights in matrices of linear layers."""
+    return sum(int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items() if "_proj" in name)
+
+
+def describe(shapes: Shapes) -> str:
+    """How much it is."""
+    return f"{len(shapes)} tensors, {matrices(shapes):,} weights in matrices, {_size(shapes):,} bytes"
 
 
 def make_model(folder: Path, shapes: Shapes, shard_bytes: int = SHARD_BYTES) -> None:
@@ -100,13 +110,19 @@ def _header(shapes: Shapes) -> bytes:
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Normal numbers, rows of different sizes, as bytes; norms are near one."""
+    """Sums of four uniform numbers, nearly normal, in rows of different sizes, as bytes; norms are near one.
+
+    With no function whose last bit depends on the machine, the weights do not either.
+    """
     columns = shape[-1]
     rows = int(np.prod(shape[:-1], dtype=np.int64))
     step = max(1, BLOCK_WEIGHTS // columns)
     for start in range(0, rows, step):
-        block = rng.standard_normal((min(step, rows - start), columns), np.float32)
-        block *= np.exp(0.3 * rng.standard_normal((len(block), 1), np.float32)) * np.float32(0.02)
+        size = (min(step, rows - start), columns)
+        block = rng.random(size, np.float32) - 2
+        for _ in range(3):
+            block += rng.random(size, np.float32)
+        block *= rng.random((size[0], 1), np.float32) / 16 + np.float32(1 / 32)
         yield (block if len(shape) > 1 else 1 + block).astype(ml_dtypes.bfloat16).view(np.uint16)
 
 
@@ -175,13 +191,13 @@ def prove(folder: Path, options: argparse.Namespace) -> bool:
     """Do it all in *folder*; True where all is as it should be."""
     source, shapes = folder / "source", layers(options.weights)
     make_model(source, shapes)
-    matrices = sum(int(np.prod(shape)) for name, shape in shapes.items() if "_proj" in name)
-    print(f"model      {matrices:,} weights in matrices, {_size(shapes):,} bytes", flush=True)
+    print(f"model: {describe(shapes)}", flush=True)
     plain = ["--workers", str(options.workers), "--progress", "none"]
     seconds = timed(quantizing(source, folder / "plain", *plain))
     expected = digests(folder / "plain")
-    rate = matrices / seconds / 1e6
-    print(f"undisturbed {seconds:.1f} s, {rate:.2f} million weights a second, four configs", flush=True)
+    print(
+        f"undisturbed: {seconds:.1f} s, {matrices(shapes) / seconds / 1e6:.2f} million a second", flush=True
+    )
     good = True
     if options.kills:
         start, target = time.monotonic(), folder / "killed"
@@ -215,9 +231,11 @@ def main() -> int:
     parser.add_argument("--dask", action="store_true", help="run on a cluster, too")
     parser.add_argument("--folder", type=Path, help="where to put it all (the system's, for temporary files)")
     parser.add_argument("--make", type=Path, metavar="FOLDER", help="make the model there, and run nothing")
+    parser.add_argument("--shard-bytes", type=int, default=SHARD_BYTES, help="of it, at most (4e8)")
     options = parser.parse_args()
     if options.make:
-        make_model(options.make, layers(options.weights))
+        make_model(options.make, layers(options.weights), options.shard_bytes)
+        print(f"{options.make}: {describe(layers(options.weights))}")
         return 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         return 0 if prove(Path(folder), options) else 1

@@ -1,4 +1,4 @@
-"""Execute README.md: its console sessions and its Python, in a scratch folder with the fixtures.
+"""Execute README.md: its console sessions and its Python, in a scratch folder with tools and real weights.
 
 python tools/readme.py check    compare the output with what README.md shows; exit 1 where it differs
 python tools/readme.py update   write the output into README.md
@@ -44,7 +44,8 @@ def executed(text: str) -> str:
         return f"```{block[1]}\n{body}```"
 
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(ROOT / "fixtures" / "minilm", Path(folder, "fixtures", "minilm"))
+        for name in ("fixtures/minilm", "tools"):
+            shutil.copytree(ROOT / name, Path(folder, name))
         os.chdir(folder)
         result = re.sub(r"```(console|python)\n(.*?)```", run, text, flags=re.DOTALL)
         os.chdir(ROOT)  # Windows removes no folder that one stands in

@@ -46,8 +46,8 @@ def report(model: TritModel, found: Sequence[Looked]) -> str:
 
 
 def _text(name: str) -> str:
-    """A name from a file, as HTML."""
-    return f"<bdi>{escape(name)}</bdi>"
+    """A name from a file, as HTML; a line may end after a dot."""
+    return f"<bdi>{escape(name).replace('.', '.<wbr>')}</bdi>"
 
 
 def size(count: int) -> str:
@@ -72,7 +72,7 @@ def _facts(model: TritModel, found: Sequence[Looked]) -> str:
     if sums.error and sums.error.worst:
         relative = f"relative error {_percent(sums.error)}"
         facts["Signal to noise"] = f"<b>{sums.error.sqnr:.2f} dB</b><br>{relative}"
-        facts["Worst group"] = f"{_text(sums.error.worst.tensor)}<br>{_group(sums.error.worst)}"
+        facts["Worst group, row:group"] = f"{_text(sums.error.worst.tensor)}<br>{_worst(sums.error.worst)}"
     facts |= {_text(key): _text(value[:SHOWN]) for key, value in model.metadata.items()}
     facts["Identity"] = f"<code>{model.identity}</code>"
     items = (f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
@@ -83,8 +83,8 @@ def _percent(error: Distortion) -> str:
     return f"{100 * error.relative_error:.2f} %"
 
 
-def _group(group: Group) -> str:
-    return f"row {group.row}, group {group.group}: {100 * group.relative_error:.1f} %"
+def _worst(group: Group) -> str:
+    return f"{group.row}:{group.group}, {100 * group.relative_error:.1f} %"
 
 
 def _sizes(found: Sequence[Looked]) -> str:
@@ -203,7 +203,7 @@ def _place(error: Distortion, most: float) -> str:
 def _table(matrices: Sequence[Looked], layer: str) -> str:
     heads = ["Tensor", "Shape", "Depth", "Bits", "Levels", "Codes"]
     if matrices[0].distortion:
-        heads[4:4] = ["SQNR", "Error", "Worst group"]
+        heads[4:4] = ["SQNR", "Error", "Worst, row:group"]
     rows = "".join(f"<tr>{''.join(_cells(each, layer))}</tr>" for each in matrices)
     head = "".join(f"<th>{head}</th>" for head in heads)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -221,7 +221,7 @@ def _cells(looked: Looked, layer: str) -> list[str]:
     if error and error.worst:
         cells.append(f"<td>{error.sqnr:.2f} dB</td>")
         cells.append(f'<td data-label="error">{_percent(error)}</td>')
-        cells.append(f'<td data-label="worst">{_group(error.worst)}</td>')
+        cells.append(f'<td data-label="worst">{_worst(error.worst)}</td>')
     plots = [_plot(counts, "small", _class(looked)) for counts in (looked.levels, looked.codes)]
     return [*cells, *(f'<td class="plot">{plot}</td>' for plot in plots)]
 
