@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import tritcodec as tc
 
@@ -67,6 +69,29 @@ def test_the_benchmark_runs() -> None:
     assert "from_tq1_0, one plane" in done.stdout
 
 
+def test_the_benchmark_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page in Markdown with the rows and the targets that were missed; pictures with what it lists."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    bench_report = importlib.import_module("bench_report")
+    name = "encoder.layer.0.output.dense.weight"
+    weights = load_file(MINILM / "model.safetensors")[name][:64, :512]
+    save_file({name: np.ascontiguousarray(weights)}, tmp_path / "model.safetensors")
+    monkeypatch.setattr(bench_report, "MODEL", tmp_path)
+    rows = [
+        bench_report.Row(f"quantize, depth 2, {10**n:,}", f"{n}.25 ns/weight", "float32 copy", n / 2, 2.5)
+        for n in (5, 6)
+    ]
+    bench_report.write(tmp_path / "page.md", ["command"], {"growth": rows}, {"growth": "As they grow."})
+    page = (tmp_path / "page.md").read_text("utf-8")
+    assert "| quantize, depth 2, 100,000 | 5.25 ns/weight | 2.50 | float32 copy | 2.50 |" in page
+    assert "| quantize, depth 2, 1,000,000 | 6.25 ns/weight | 3.00 | float32 copy | 2.50 missed |" in page
+    listed = re.findall(r"^\| (?:optimal|gguf-py) \| (.*?) \| [0-9.]+ \| [0-9.]+ \|$", page, re.MULTILINE)
+    assert listed == ["depth 1", "depth 2", "depth 3", "depth 4", "TQ1_0", "TQ2_0", "Q4_0", "Q5_0", "Q8_0"]
+    quality, growth = ((tmp_path / "page" / f"{name}.svg").read_text() for name in ("quality", "growth"))
+    assert [part for part in listed if f"<!-- {part} -->" not in quality] == []
+    assert "<!-- quantize, depth 2 -->" in growth
+
+
 def test_big_models_come_to_the_same_bytes_whatever_happens() -> None:
     """A small one, killed and run again: every file has the digest of the undisturbed run."""
     done = tool("big_model", "--weights", 2e5, "--kills", 1, "--seed", 10)
@@ -81,9 +106,8 @@ def test_whole_models_are_measured() -> None:
     assert re.search(r"^quantize 1 of 100 x 8000: memory .* yes$", done.stdout, re.MULTILINE)
 
 
-TOOLS = [
-    path.stem for path in sorted((ROOT / "tools").glob("*.py")) if path.stem != "testee"
-]  # that one speaks the protocol alone
+NO_COMMANDS = ("bench_report", "testee")  # a part of bench; what speaks the protocol alone
+TOOLS = [path.stem for path in sorted((ROOT / "tools").glob("*.py")) if path.stem not in NO_COMMANDS]
 
 
 @pytest.mark.parametrize("name", TOOLS)

@@ -22,7 +22,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,12 +31,16 @@ from typing import Any
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is imported, which reads them
 
+import bench_report  # noqa: E402  # as above
 import numpy as np  # noqa: E402  # as above
+import safetensors.numpy  # noqa: E402  # as above
 from bench_model import Sizes, measure  # noqa: E402  # as above
+from bench_report import Row, line  # noqa: E402  # as above
 
 import tritcodec as tc  # noqa: E402  # as above
 from tritcodec import layouts  # noqa: E402  # as above
 from tritcodec.certify import norms, rounded_product  # noqa: E402  # as above
+from tritcodec.codebook import FLOATS  # noqa: E402  # as above
 
 DEPTHS = (1, 2, 3, 4)
 DTYPES = ("F32", "F16", "BF16")
@@ -79,6 +83,9 @@ TARGETS = {  # the largest ratio that is fine; what is not here is only reported
     "to_tq1_0, one plane": 2.0,
     "from_tq1_0, one plane": 2.0,
 }
+PEERS = ("TQ1_0", "TQ2_0", "Q4_0", "Q8_0")  # types of gguf-py
+COLUMNS = 1024  # of the matrices that grow
+GROWN_WEIGHTS = 1 << 25  # in all runs of a call: larger matrices are run once
 GROWTH_TARGET = 1.1  # of the memory beyond input and output, while the weights grow fourfold
 TENSORS = 10_000  # in the file that is opened
 PREAMBLE_SIZE, HEADER_SIZE_AT = 64, 16  # SPEC 6.1
@@ -93,24 +100,8 @@ examples:
   python tools/bench.py --only pack unpack               two parts of it
   python tools/bench.py --only dequantize --repeats 41   one part, with less noise
   python tools/bench.py --size 1024 --repeats 3          in a hurry; calls cost more there
+  python tools/bench.py --report docs/benchmarks.md      all of it as a page with pictures
 """
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table: what was measured, against what, and the largest ratio that is fine."""
-
-    what: str
-    measured: str
-    against: str
-    ratio: float
-    target: float | None = None
-
-    def text(self) -> str:
-        """The line, in the table's columns."""
-        target = "" if self.target is None else f"{self.target:.2f}"
-        verdict = "" if self.target is None else "yes" if self.ratio <= self.target else "NO"
-        return line(self.what, self.measured, self.against, f"{self.ratio:.2f}", target, verdict)
 
 
 @dataclass(frozen=True)
@@ -119,6 +110,7 @@ class Bench:
 
     size: int
     repeats: int
+    weights: int = 10**6  # to which matrices grow
 
     def times(self, calls: Mapping[str, Call]) -> dict[str, float]:
         """Median CPU seconds of each call; they take turns, after one turn that does not count."""
@@ -138,12 +130,6 @@ class Bench:
             if name != reference:
                 measured = f"{times[name] / (weights or self.size**2) * 1e9:.2f} ns/weight"
                 yield Row(name, measured, reference, times[name] / times[reference], TARGETS.get(name))
-
-
-def line(*cells: str) -> str:
-    """A line of the table."""
-    what, measured, against, ratio, target, verdict = cells
-    return f"{what:38}{measured:>16}  {against:30}{ratio:>7}{target:>8}  {verdict}".rstrip()
 
 
 def random_weights(size: int) -> np.ndarray:
@@ -212,6 +198,54 @@ def bench_gguf(bench: Bench) -> Iterator[Row]:
         for depth in DEPTHS:
             calls[f"quantize {method}, depth {depth}"] = encoding(method, depth, bench.size)
     yield from bench.compare(GGUF_ENCODE, calls)
+
+
+def bench_peers(bench: Bench) -> Iterator[Row]:
+    """What else one could do with the weights: gguf-py's types, casts, a safetensors file."""
+    weights = random_weights(bench.size)
+    calls: dict[str, Call] = {COPY: copying(bench.size)}
+    with contextlib.suppress(ImportError):
+        from gguf import GGMLQuantizationType, quants
+
+        for name in PEERS:
+            kind = GGMLQuantizationType[name]
+            calls[f"gguf-py {name} quantize"] = partial(quants.quantize, weights, kind)
+            calls[f"gguf-py {name} dequantize"] = partial(
+                quants.dequantize, quants.quantize(weights, kind), kind
+            )
+    for name in ("F16", "BF16"):
+        calls[f"cast to {name}"] = partial(weights.astype, FLOATS[name])
+        calls[f"cast from {name}"] = partial(weights.astype(FLOATS[name]).astype, np.float32)
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)
+        tensor = torch.from_numpy(weights)
+        calls["torch: cast to BF16"] = partial(tensor.to, torch.bfloat16)
+    with tempfile.TemporaryDirectory() as folder:
+        packed, plain = Path(folder, "w.trit"), Path(folder, "w.safetensors")
+        tc.save_file({"w": random_tensor(bench.size, 2)}, packed)
+        safetensors.numpy.save_file({"w": weights.astype(np.float16)}, plain)
+        calls["safetensors: load F16"] = partial(safetensors.numpy.load_file, plain)
+        calls["load_file, depth 2"] = partial(tc.load_file, packed)
+        yield from bench.compare(COPY, calls)
+
+
+def bench_growth(bench: Bench) -> Iterator[Row]:
+    """Time per weight as matrices grow tenfold, from 100,000 weights up to --weights of them."""
+    count = 10**5
+    while count <= bench.weights:
+        weights = np.resize(random_weights(1024), (count // COLUMNS, COLUMNS))
+        tensor = tc.quantize(weights, 2)
+        out = tensor.dequantize()
+        calls: dict[str, Call] = {
+            COPY: partial(np.copyto, out, weights),
+            f"dequantize, depth 2, {count:,}": partial(tensor.dequantize, out=out),
+            f"quantize, depth 2, {count:,}": partial(tc.quantize, weights, 2),
+        }
+        runs = replace(bench, repeats=max(1, min(bench.repeats, GROWN_WEIGHTS // count)))
+        yield from runs.compare(COPY, calls, weights.size)
+        count *= 10
 
 
 def bench_layouts(bench: Bench) -> Iterator[Row]:
@@ -399,6 +433,8 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "unpack": bench_unpack,
     "dequantize": bench_dequantize,
     "gguf": bench_gguf,
+    "peers": bench_peers,
+    "growth": bench_growth,
     "layouts": bench_layouts,
     "matmul": bench_matmul,
     "verify": bench_verify,
@@ -469,6 +505,8 @@ def parse(command: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--size", type=whole_blocks, default=4096, help="side of the square matrix (4096)")
     parser.add_argument("--repeats", type=positive, default=9, help="runs of each call (9)")
+    parser.add_argument("--weights", type=positive, default=10**6, help="to which matrices grow (1,000,000)")
+    parser.add_argument("--report", metavar="FILE.md", help="write a page, too, and pictures beside it")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="these parts alone")
     return parser.parse_args(command)
 
@@ -478,11 +516,16 @@ def main(command: Sequence[str]) -> int:
     options = parse(command)
     print(*describe(command), "", sep="\n")
     print(line("what", "measured", "against", "ratio", "target", "ok?"))
-    bench = Bench(options.size, options.repeats)
+    bench = Bench(options.size, options.repeats, options.weights)
+    found: dict[str, list[Row]] = {}
     for name, part in PARTS.items():
         if options.only is None or name in options.only:
             for row in part(bench):
                 print(row.text(), flush=True)
+                found.setdefault(name, []).append(row)
+    if options.report:
+        headings = {name: part.__doc__ or "" for name, part in PARTS.items()}
+        bench_report.write(Path(options.report), list(describe(command)), found, headings)
     return 0
 
 
