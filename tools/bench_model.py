@@ -105,40 +105,41 @@ def bench_memory(folder: Path, sizes: Sizes) -> Iterator[Measured]:
 
 def bench_workers(folder: Path, sizes: Sizes) -> Iterator[Measured]:
     """Time of two workers against one, startup included; and CPU time, of which no more should be needed."""
-    source = equal_matrices(folder, sizes.weights)
+    source, weights = equal_matrices(folder, sizes.weights)
     one, two = ([run(source, CONFIGS, n) for _ in range(sizes.repeats)] for n in (1, 2))
     for what, column, target in (("time", 0, WORKERS_TARGET), ("CPU time", 1, OVERHEAD_TARGET)):
         single, double = (min(took[column] for took in runs) for runs in (one, two))
         name = f"quantize, two workers, {what}"
-        yield Measured(name, rate(sizes.weights, double), "one worker", double / single, target)
+        yield Measured(name, rate(weights, double), "one worker", double / single, target)
 
 
 def bench_configs(folder: Path, sizes: Sizes) -> Iterator[Measured]:
     """CPU time of four configs in one run against four runs."""
-    source = equal_matrices(folder, sizes.weights)
+    source, weights = equal_matrices(folder, sizes.weights)
     together = run(source, CONFIGS, 1).cpu
     apart = sum(run(source, [config], 1).cpu for config in CONFIGS)
-    measured = rate(sizes.weights, together)
+    measured = rate(weights, together)
     yield Measured("quantize, four configs", measured, "four runs", together / apart, CONFIGS_TARGET)
 
 
 def bench_growth(folder: Path, sizes: Sizes) -> Iterator[Measured]:
     """CPU time a weight of growing models against that of the first."""
     first = 0.0
-    for weights in sizes.growth:
-        took = run(equal_matrices(folder, weights), CONFIGS, 1).cpu
+    for asked in sizes.growth:
+        source, weights = equal_matrices(folder, asked)
+        took = run(source, CONFIGS, 1).cpu
         first = first or took / weights
-        what, against = f"quantize {weights / 1e6:g} million", f"{sizes.growth[0] / 1e6:g} million"
+        what, against = f"quantize {weights / 1e6:.0f} million", "the first of these"
         yield Measured(what, rate(weights, took), against, took / weights / first, FLAT_TARGET)
 
 
-def equal_matrices(folder: Path, weights: float) -> Path:
-    """A model of square matrices of so many weights in all, or nearly."""
+def equal_matrices(folder: Path, weights: float) -> tuple[Path, int]:
+    """A model of square matrices of about so many weights, and how many they are."""
     count = max(1, round(weights / HIDDEN**2))
     names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(count)]
     source = folder / f"{weights:g}"
     make_model(source, dict.fromkeys(names, (HIDDEN, HIDDEN)), SHARD_BYTES)
-    return source
+    return source, count * HIDDEN**2
 
 
 def rate(weights: float, seconds: float) -> str:
