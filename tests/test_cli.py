@@ -489,7 +489,7 @@ def test_an_interrupt_is_one_line(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tritcodec.model.assemble.encode_part", interrupt)
+        patch.setattr("tritcodec.model.tasks.Recipe.encode", interrupt)
         run = tritcodec("quantize", "model", tmp_path / "new" / "out")
     assert run.status == 128 + signal.SIGINT
     assert run.err == f"tritcodec: interrupted{GO_ON}\n"

@@ -1,4 +1,4 @@
-"""SPEC 16.4: what a codebook decodes to, as tables: from the bits of a value to its codes and level."""
+"""SPEC 16.5: what a codebook decodes to, as tables: from the bits of a value to its codes and level."""
 
 from __future__ import annotations
 
@@ -34,11 +34,15 @@ class Values:
         products = (steps[:, None] * levels).astype(FLOATS[dtype]).view(self.dtype)
         self._magnitudes, place = np.unique(np.append(products.ravel(), 0), return_inverse=True)
         place, V = place.ravel()[:-1].reshape(products.shape), len(self._magnitudes)
-        self._unknown = 2 * V  # the index of what no step gives; that of a value is below V, of its negative above
+        self._unknown = (
+            2 * V
+        )  # the index of what no step gives; that of a value is below V, of its negative above
         masks, offsets = np.zeros(V, np.uint32), np.full((CODES, V), H, np.uint8)
         for code in range(len(steps)):
             masks[place[code]] |= np.uint32(1 << code)
-            offsets[code, place[code, ::-1]] = np.arange(2 * H, H - 1, -1)  # the last of equals stays: the lowest
+            offsets[code, place[code, ::-1]] = np.arange(
+                2 * H, H - 1, -1
+            )  # the last of equals stays: the lowest
         masks[0] = EVERY_CODE
         offsets[:, 0] = H
         self._masks = np.concatenate([masks, masks, np.zeros(1, np.uint32)])
@@ -66,11 +70,16 @@ class Values:
 
     def _search(self, bits: Bits) -> npt.NDArray[np.int32]:
         magnitudes = bits & self.dtype.type(self._sign - 1)
-        index = np.searchsorted(self._magnitudes, magnitudes).astype(np.int32)
+        index: npt.NDArray[np.int32] = np.searchsorted(self._magnitudes, magnitudes).astype(np.int32)
         known = self._magnitudes.take(index, mode="clip") == magnitudes
         index[bits >= self._sign] += len(self._magnitudes)
         index[~known] = self._unknown
         return index
+
+
+def bits_of(rows: np.ndarray, dtype: str) -> Bits:
+    """The bits of values of *dtype*, in whatever order of bytes."""
+    return np.ascontiguousarray(rows, FLOATS[dtype]).view(BITS[dtype])
 
 
 def in_common(masks: U32, size: int) -> U32:
