@@ -36,7 +36,7 @@ class Producer:
         return f"{self.scale} scale, {self.level}, {self.product} product, {self.output} output"
 
     def __call__(self, levels: Array, scales: Array, depth: int) -> Array:
-        """The weights of *levels* (n, g), integers, and *scales* (n,), the largest magnitude of each group."""
+        """The weights of *levels* (n, g), integers, and *scales* (n,), the largest weight of each group."""
         unit = {"k/H": (3**depth - 1) // 2, "k/3^(d-1)": 3 ** (depth - 1), "k": 1}[self.level]
         scales = scales / (3**depth - 1) * 2 if self.level == "k" else scales
         product = DTYPES[self.product]

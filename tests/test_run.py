@@ -509,9 +509,8 @@ def test_what_is_done_is_not_done_again(
         with pytest.raises(OSError, match="no"):
             convert(sharded, tmp_path / "out", CONFIGS)
     with monkeypatch.context() as patch:
-        for name in ("survey", "survey_raw"):
-            patch.setattr(f"tritcodec.model.run.{name}", pytest.fail)
-        patch.setattr("tritcodec.model.tasks.Recipe.encode", pytest.fail)
+        for name in ("run.survey_raw", "tasks.Recipe.survey", "tasks.Recipe.encode"):
+            patch.setattr(f"tritcodec.model.{name}", pytest.fail)
         convert(sharded, tmp_path / "out", CONFIGS)
     assert tree(tmp_path / "out") == tree(convert(sharded, tmp_path / "alone", CONFIGS))
 

@@ -16,7 +16,7 @@ from .codebook import CODES, FLOATS
 from .encode import Weights
 from .spans import I64, cover, filled, spans
 from .tensor import F32, GROUP_SIZE, MAX_GROUP_SIZE
-from .values import BITS, SIGN, Bits, Values, bits_of, in_common
+from .values import BITS, EVERY_CODE, SIGN, Bits, Values, bits_of, in_common
 
 SAMPLE_GROUPS = 1024  # looked at first, and the most that are added at once
 ROUNDS = 32  # of adding groups, before a depth is given up
@@ -36,14 +36,14 @@ class Look:
 class Recovery:
     """How a matrix was made at *depth*, or how nearly: steps, and which groups of 16 they fit.
 
-    `steps` are the `used` steps that were found, filled up to 27. `group_size` is the largest that
+    `steps` are those that were `chosen`, as u, filled up to 27. `group_size` is the largest that
     fits. Where not all groups fit, `place` is the row and column of the first weight that does not.
     """
 
     depth: int
     group_size: int
     steps: F32
-    used: int
+    chosen: Sequence[int]
     groups: int
     fitting: int
     place: tuple[int, int] | None
@@ -112,7 +112,7 @@ class _Trial:
     """All groups of a matrix against some steps."""
 
     def __init__(self, weights: Weights, chosen: Sequence[int], depth: int) -> None:
-        self.weights, self.depth, self.used = weights, depth, len(chosen)
+        self.weights, self.depth, self.chosen = weights, depth, chosen
         self.steps = filled(chosen, depth, weights.dtype)
         self.values = Values(self.steps, depth, weights.dtype)
         sizes = [size for size in (*WIDER, weights.columns) if GROUP_SIZE < size <= weights.columns]
@@ -141,7 +141,7 @@ class _Trial:
         """What came out."""
         groups = self.weights.rows * self.weights.groups
         return Recovery(
-            self.depth, self.sizes[-1], self.steps, self.used, groups, groups - self.misfits, self.place
+            self.depth, self.sizes[-1], self.steps, self.chosen, groups, groups - self.misfits, self.place
         )
 
     def _narrow(self, masks: npt.NDArray[np.uint32]) -> None:
@@ -171,3 +171,20 @@ def _members(bits: Bits, row: I64, group: I64, sign: int) -> I64:
     values: I64 = bits[row[:, None], inside].astype(np.int64) & (sign - 1)
     values[column >= bits.shape[1]] = 0
     return values
+
+
+def misses(weights: Weights, recovery: Recovery) -> int:
+    """How many *weights* their group's step does not give: the step that gives most of the group."""
+    values = Values(recovery.steps, recovery.depth, weights.dtype)
+    missing = 0
+    for start in weights.starts():
+        masks = values.masks(_bits(weights, start))
+        row, group = np.nonzero(in_common(masks, GROUP_SIZE) == 0)
+        column = group[:, None] * GROUP_SIZE + np.arange(GROUP_SIZE)
+        members = masks[row[:, None], np.minimum(column, weights.columns - 1)]
+        members[column >= weights.columns] = EVERY_CODE
+        lacking = np.full(len(members), GROUP_SIZE)
+        for code in range(CODES):
+            np.minimum(lacking, np.count_nonzero(members >> np.uint32(code) & 1 == 0, axis=1), out=lacking)
+        missing += int(lacking.sum())
+    return missing

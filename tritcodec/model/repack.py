@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from ..arithmetic import Near, near
 from ..codebook import FLOATS
 from ..encode import Weights
 from ..errors import TritError
 from ..header import TritEntry
-from ..reader import PathLike, TritFile, open_file
-from ..recover import Recovery, look, recover
+from ..reader import TritFile, open_file
+from ..recover import Recovery, look, misses, recover
 from ..tensor import GROUP_SIZE, Form, TritTensor, pack_block, row_ranges
 from ..values import SIGN, Values, bits_of
-from .plan import REPACKED, Config, Planned
+from .plan import REPACKED, Config
 from .policy import Policy
-from .run import Job, Progress, quantize_model, silent
+from .run import Job
 from .source import ModelSource, SourceTensor, read_rows
 from .tasks import (
     Finding,
@@ -35,24 +36,13 @@ from .tasks import (
     weights_of,
 )
 
+FEW = 0.001  # of the groups: so many that do not fit were changed, and no fault of the arithmetic
 BAND_WEIGHTS = 1 << 22  # weights that are compared at once
 
 
-def repack_model(
-    source: PathLike,
-    target: PathLike,
-    work: Repack,
-    keep: Sequence[str],
-    executor: Executor,
-    width: int = 1,
-    progress: Progress = silent,
-) -> list[Planned]:
-    """Write the folder *target*/repacked, with all of the model that was found again packed.
-
-    Tensors of names that match a pattern in *keep* stay as they are. Raises as `quantize_model` does.
-    """
-    job = Job(ModelSource(source), [Config(REPACKED, "repack", 0)], Policy(keep, recipe=False), work)
-    return quantize_model(job, target, executor, width, progress)[REPACKED]
+def repack_job(source: ModelSource, work: Repack, keep: Sequence[str] = ()) -> Job:
+    """The run that packs what it can of *source*; tensors of names that match *keep* stay as they are."""
+    return Job(source, [Config(REPACKED, "repack", 0)], Policy(keep, recipe=False), work)
 
 
 @dataclass(frozen=True)
@@ -94,8 +84,14 @@ class Repack:
         if self.strict_zeros and found.negative_zeros:
             reason = f"{found.negative_zeros:,} negative zeros"
             return replace(survey_raw(tensor), finding=Finding(reason, found.negative_zeros))
-        recovery = recover(weights, found, depths if self.depth is None else (self.depth,))
-        finding = _finding(weights, recovery, found.negative_zeros)
+        depths = depths if self.depth is None else (self.depth,)
+        recovery = recover(weights, found, depths)
+        if recovery.exact:
+            finding = _exact(weights, recovery, found.negative_zeros)
+        else:
+            few = recovery.groups - recovery.fitting < FEW * recovery.groups
+            close = None if few else near(found.sample, weights.dtype, depths)
+            finding = _inexact(weights, recovery, close, found.negative_zeros)
         if finding.reason:
             return replace(survey_raw(tensor), finding=finding)
         return Surveyed(
@@ -144,25 +140,37 @@ def compare(file: TritFile, tensor: SourceTensor, form: Form) -> None:
             raise TritError(message)
 
 
-def _finding(weights: Weights, recovery: Recovery, negative_zeros: int) -> Finding:
-    row, column = recovery.place or (None, None)
+def _exact(weights: Weights, recovery: Recovery, negative_zeros: int) -> Finding:
+    """The finding on a matrix whose groups all fit: it is packed where that makes it smaller."""
+    form = Form(weights.shape, weights.dtype, recovery.depth, 0, recovery.group_size, recovery.steps)
+    smaller = form.nbytes < weights.rows * weights.columns * FLOATS[weights.dtype].itemsize
+    reason = None if smaller else f"packed at depth {recovery.depth} it would take {form.nbytes:,} bytes"
+    steps, groups = len(recovery.chosen), recovery.groups
+    return Finding(reason, negative_zeros, recovery.depth, steps, groups, groups)
+
+
+def _inexact(weights: Weights, recovery: Recovery, close: Near | None, negative_zeros: int) -> Finding:
+    """The finding on a matrix that has groups that do not fit."""
+    row, column = recovery.place or (0, 0)
+    missing = misses(weights, recovery)
+    share = math.floor(10_000 * recovery.fitting / recovery.groups) / 100  # 100.00 would be a lie
+    reason = "no group fits"
+    if recovery.fitting:
+        values = "1 value misses" if missing == 1 else f"{missing:,} values miss"
+        reason = f"{share:.2f} % of groups fit at depth {recovery.depth}, {values}"
+    reason += f", the first in row {row}, column {column}"
+    if close:
+        reason += f"; as if depth {close.depth}: {close.arithmetic}"
     return Finding(
-        _reason(weights, recovery),
+        reason,
         negative_zeros,
         recovery.depth,
-        recovery.used,
+        len(recovery.chosen),
         recovery.groups,
         recovery.fitting,
         row,
         column,
+        missing,
+        close.depth if close else None,
+        close.arithmetic if close else None,
     )
-
-
-def _reason(weights: Weights, recovery: Recovery) -> str | None:
-    """Why a matrix is kept raw; None where it is packed."""
-    if not recovery.exact:
-        return "no steps fit all groups"
-    form = Form(weights.shape, weights.dtype, recovery.depth, 0, recovery.group_size, recovery.steps)
-    if form.nbytes >= weights.rows * weights.columns * FLOATS[weights.dtype].itemsize:
-        return "smaller as it is"
-    return None

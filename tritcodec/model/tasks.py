@@ -34,8 +34,10 @@ BAND_ELEMENTS = 1 << 20  # of a raw tensor, read at once
 class Finding:
     """What was found out on a matrix that was to be packed again; `reason` is why it is not, or None.
 
-    At `depth` the `steps` that were found fit `fitting` of `groups`; `row` and `column` are the first
-    weight that they do not fit. `negative_zeros` come back as +0.
+    At `depth` the `steps` that were found fit `fitting` of `groups`. Where that is not all, `row` and
+    `column` are the first weight that they do not give, and `misses` is how many they don't give. Steps may
+    come near all values at depth `near`, and `arithmetic` explain why not nearer. `negative_zeros` is
+    how many there are, which would come back as +0.
     """
 
     reason: str | None
@@ -46,6 +48,9 @@ class Finding:
     fitting: int = 0
     row: int | None = None
     column: int | None = None
+    misses: int = 0
+    near: int | None = None
+    arithmetic: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +225,7 @@ class Recipe:
         return {"group size": self.group_size, "method": self.method, "nested": self.nested}
 
     def survey(self, tensor: SourceTensor, depths: tuple[int, ...], estimates: bool) -> Surveyed:
-        """Read a matrix once, and fit a codebook for each of *depths*; with *estimates*, say how well it fits.
+        """Read a matrix once, and fit a codebook for each of *depths*; *estimates* say how well it fits.
 
         Raises TritError with file and tensor where a weight is NaN or infinite.
         """
