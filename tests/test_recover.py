@@ -38,9 +38,9 @@ Array = npt.NDArray[Any]
 
 @pytest.fixture(scope="module")
 def real() -> Array:
-    """Real weights: 48 rows of a matrix of a transformer layer."""
+    """Real weights: 40 rows of a matrix of a transformer layer."""
     matrix: Array = load_file(MINILM / MODEL)["encoder.layer.0.attention.self.key.weight"]
-    return matrix[:48].astype(np.float64)
+    return matrix[:40].astype(np.float64)
 
 
 def found_in(w: Array, depths: tuple[int, ...] = DEPTHS) -> Recovery:
@@ -289,8 +289,8 @@ def test_more_than_27_scales_do_not_fit(real: Array) -> None:
     rows = np.resize(real, (56, 64))
     made = quantised(rows, PLAIN, 2, 128)
     made.stored[:] = np.repeat(1.31 ** np.arange(-28, 0), 2).astype(np.float32)
-    recovery = found_in(dequantised(PLAIN, made, 2))
-    assert (recovery.exact, recovery.depth, len(recovery.chosen)) == (False, 2, 27)
+    recovery = found_in(dequantised(PLAIN, made, 2), (2,))
+    assert (recovery.exact, len(recovery.chosen)) == (False, 27)
     assert recovery.groups - recovery.fitting == 2 * 4
 
 
@@ -318,7 +318,7 @@ def test_the_campaign_finds_nothing_and_would(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Some random inputs come back; where recovery gives up too early, or other bits come out, it is said."""
-    monkeypatch.setattr(sys, "argv", ["fuzz_repack.py", "--inputs", "40"])
+    monkeypatch.setattr(sys, "argv", ["fuzz_repack.py", "--inputs", "20"])
     assert fuzz_repack.main() == 0
     assert capsys.readouterr().out.endswith("0 wrong\n")
     monkeypatch.setattr("tritcodec.recover.cover", lambda _: ([], False))

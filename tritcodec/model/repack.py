@@ -36,7 +36,7 @@ from .tasks import (
     weights_of,
 )
 
-FEW = 0.001  # of the groups: so many that do not fit were changed, and no fault of the arithmetic
+MANY, MANY_SHARE = 8, 0.001  # groups that do not fit: fewer were changed, and no fault of the arithmetic
 BAND_WEIGHTS = 1 << 22  # weights that are compared at once
 
 
@@ -89,8 +89,9 @@ class Repack:
         if recovery.exact:
             finding = _exact(weights, recovery, found.negative_zeros)
         else:
-            few = recovery.groups - recovery.fitting < FEW * recovery.groups
-            close = None if few else near(found.sample, weights.dtype, depths)
+            misfits = recovery.groups - recovery.fitting
+            many = misfits >= max(MANY, MANY_SHARE * recovery.groups)
+            close = near(found.sample, weights.dtype, depths) if many else None
             finding = _inexact(weights, recovery, close, found.negative_zeros)
         if finding.reason:
             return replace(survey_raw(tensor), finding=finding)
