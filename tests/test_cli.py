@@ -45,7 +45,7 @@ from tritcodec.encode import quantize
 from tritcodec.header import Preamble, RawEntry, encode_header, encode_preamble
 from tritcodec.model.spool import STATE
 
-COMMANDS = ["quantize", "dequantize", "truncate", "inspect", "verify"]
+COMMANDS = ["quantize", "dequantize", "repack", "truncate", "inspect", "verify"]
 ALL_CONFIGS = ("--configs", ",".join(CONFIGS))
 PREAMBLE_SIZE = 64
 MAJOR_AT, FLAGS_AT, HEADER_SIZE_AT, DIGEST_AT = 8, 12, 16, 32  # in the preamble (SPEC 6.1)

@@ -58,8 +58,8 @@ EXAMPLES = {
   tritcodec dequantize out/uniform-d2 restored
   tritcodec dequantize out/uniform-d4 restored --depth 2 --dtype F16""",
     "repack": """examples:
-  tritcodec repack published out
-  tritcodec repack model.safetensors out --keep '*lm_head*' --json""",
+  tritcodec repack model out
+  tritcodec repack model.safetensors out --keep '*word_embeddings*' --json""",
     "truncate": """examples:
   tritcodec truncate out/uniform-d4/model.trit small.trit --depth 2
   tritcodec truncate out/uniform-d4 small --depth 2""",

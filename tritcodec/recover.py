@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .codebook import CODES, FLOATS
+from .codebook import CODES, FLOATS, FREE_BITS
 from .encode import Weights
 from .spans import I64, cover, filled, spans
 from .tensor import F32, GROUP_SIZE, MAX_GROUP_SIZE
@@ -176,6 +176,11 @@ def _members(bits: Bits, row: I64, group: I64, sign: int) -> I64:
 def misses(weights: Weights, recovery: Recovery) -> int:
     """How many *weights* their group's step does not give: the step that gives most of the group."""
     values = Values(recovery.steps, recovery.depth, weights.dtype)
+    codes = (
+        np.searchsorted(recovery.steps.view(np.uint32) >> FREE_BITS, recovery.chosen)
+        if recovery.chosen
+        else [0]
+    )
     missing = 0
     for start in weights.starts():
         masks = values.masks(_bits(weights, start))
@@ -184,7 +189,7 @@ def misses(weights: Weights, recovery: Recovery) -> int:
         members = masks[row[:, None], np.minimum(column, weights.columns - 1)]
         members[column >= weights.columns] = EVERY_CODE
         lacking = np.full(len(members), GROUP_SIZE)
-        for code in range(CODES):
+        for code in codes:
             np.minimum(lacking, np.count_nonzero(members >> np.uint32(code) & 1 == 0, axis=1), out=lacking)
         missing += int(lacking.sum())
     return missing
