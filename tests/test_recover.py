@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from helpers import largest
+from helpers import largest, little_memory
 from hypothesis import given
 from hypothesis import strategies as st
 from model_helpers import MINILM, MODEL
@@ -248,6 +248,16 @@ def test_what_is_found_does_not_depend_on_blocks(real: Array, monkeypatch: pytes
     parts = found_in(x)
     assert (parts.chosen, parts.depth, parts.group_size) == (whole.chosen, whole.depth, whole.group_size)
     assert parts.steps.tobytes() == whole.steps.tobytes()
+
+
+def test_memory_does_not_grow_with_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for a sample of groups and a block of rows."""
+    monkeypatch.setattr("tritcodec.encode.BLOCK_WEIGHTS", 1 << 14)
+    small = dequantised(PLAIN, quantised(np.random.default_rng(0).standard_normal((1024, 64)), PLAIN, 2), 2)
+    large = np.resize(small, (8 * 1024, 64))
+    for w in (small, large):
+        with little_memory(3 << 20):
+            assert found_in(w).exact
 
 
 # What is not of this form

@@ -1,11 +1,11 @@
 """What `repack` makes of a whole model, as every simulated producer would have published it, at every depth.
 
 Reads a model folder (`python tools/minilm.py whole DEST` fetches one), quantises the matrices of its linear
-layers by each producer of tests/producers.py, multiplies them out, packs the model again and restores
-it. Embeddings are left out: no producer touches them. Every value has to come back bit for bit, a negative zero as
-+0; the exit status is 1 where one does not. Prints a table: a row a producer, a column a depth, in each the
-matrices that were packed at that depth, of how many, after a plus those that were packed at another one, and
-the bits a weight that they take.
+layers by each producer of tests/producers.py, multiplies them out, packs the model again and restores it.
+Embeddings are left out: no producer touches them. Prints a table: a row a producer, a column a depth, in each
+the matrices that were packed at that depth, of how many, after a plus those that were packed at another one,
+and the bits a weight that they take. Every value has to come back bit for bit, a negative zero as +0; the
+exit status is 1 where one does not.
 """
 
 from __future__ import annotations
