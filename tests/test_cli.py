@@ -45,7 +45,7 @@ from tritcodec.encode import quantize
 from tritcodec.header import Preamble, RawEntry, encode_header, encode_preamble
 from tritcodec.model.spool import STATE
 
-COMMANDS = ["quantize", "dequantize", "truncate", "inspect", "verify"]
+COMMANDS = ["quantize", "dequantize", "repack", "truncate", "inspect", "verify"]
 ALL_CONFIGS = ("--configs", ",".join(CONFIGS))
 PREAMBLE_SIZE = 64
 MAJOR_AT, FLAGS_AT, HEADER_SIZE_AT, DIGEST_AT = 8, 12, 16, 32  # in the preamble (SPEC 6.1)
@@ -499,7 +499,7 @@ def test_an_interrupt_is_one_line(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tritcodec.model.assemble.encode_part", interrupt)
+        patch.setattr("tritcodec.model.tasks.Recipe.encode", interrupt)
         run = tritcodec("quantize", "model", tmp_path / "new" / "out")
     assert run.status == 128 + signal.SIGINT
     assert run.err == f"tritcodec: interrupted{GO_ON}\n"
