@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -39,7 +40,7 @@ from model_helpers import (
     write_model,
 )
 
-from tritcodec import TritTensor, open_file, save_file
+from tritcodec import TritTensor, open_file, progress, save_file
 from tritcodec.cli import main
 from tritcodec.encode import quantize
 from tritcodec.header import Preamble, RawEntry, encode_header, encode_preamble
@@ -65,8 +66,9 @@ Command = Callable[..., Run]
 
 
 @pytest.fixture
-def tritcodec(capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command, run in this process."""
+def tritcodec(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command, run in this process, and silent however slow that is."""
+    monkeypatch.setattr(progress, "QUIET_SECONDS", math.inf)
 
     def run(*arguments: object) -> Run:
         capsys.readouterr()
