@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -39,13 +40,13 @@ from model_helpers import (
     write_model,
 )
 
-from tritcodec import TritTensor, open_file, save_file
+from tritcodec import TritTensor, open_file, progress, save_file
 from tritcodec.cli import main
 from tritcodec.encode import quantize
 from tritcodec.header import Preamble, RawEntry, encode_header, encode_preamble
 from tritcodec.model.spool import STATE
 
-COMMANDS = ["quantize", "dequantize", "truncate", "inspect", "verify"]
+COMMANDS = ["quantize", "dequantize", "repack", "truncate", "inspect", "verify"]
 ALL_CONFIGS = ("--configs", ",".join(CONFIGS))
 PREAMBLE_SIZE = 64
 MAJOR_AT, FLAGS_AT, HEADER_SIZE_AT, DIGEST_AT = 8, 12, 16, 32  # in the preamble (SPEC 6.1)
@@ -65,8 +66,9 @@ Command = Callable[..., Run]
 
 
 @pytest.fixture
-def tritcodec(capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command, run in this process."""
+def tritcodec(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command, run in this process, and silent however slow that is."""
+    monkeypatch.setattr(progress, "QUIET_SECONDS", math.inf)
 
     def run(*arguments: object) -> Run:
         capsys.readouterr()
@@ -499,7 +501,7 @@ def test_an_interrupt_is_one_line(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tritcodec.model.assemble.encode_part", interrupt)
+        patch.setattr("tritcodec.model.tasks.Recipe.encode", interrupt)
         run = tritcodec("quantize", "model", tmp_path / "new" / "out")
     assert run.status == 128 + signal.SIGINT
     assert run.err == f"tritcodec: interrupted{GO_ON}\n"

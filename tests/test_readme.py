@@ -40,8 +40,8 @@ def test_main_command_is_the_one_shown() -> None:
 
 
 def test_readme_shows_output() -> None:
-    """The sessions are not empty: each of the five commands is run at least once."""
-    for name in ("quantize", "dequantize", "truncate", "inspect", "verify"):
+    """The sessions are not empty: each of the six commands is run at least once."""
+    for name in ("quantize", "dequantize", "repack", "truncate", "inspect", "verify"):
         assert re.search(rf"^\$ tritcodec {name} .*\n(?!\$|```)", README, re.MULTILINE), name
 
 

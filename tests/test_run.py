@@ -155,7 +155,7 @@ def test_a_weight_that_is_nan_is_found_before_anything_is_encoded(
     write_shards(
         sharded, [{"first.weight": weights(9, 20)}, {"e.bias": weights(3)}, {"last.weight": floats(bad)}]
     )
-    monkeypatch.setattr("tritcodec.model.assemble.encode_part", pytest.fail)
+    monkeypatch.setattr("tritcodec.model.tasks.Recipe.encode", pytest.fail)
     with untouched(tmp_path), pytest.raises(TritError, match="1 are NaN and 0 are infinite") as caught:
         convert(sharded, tmp_path / "out", CONFIGS)
     assert caught.value.where == f"{sharded / THIRD}: tensor 'last.weight'"
@@ -538,9 +538,8 @@ def test_what_is_done_is_not_done_again(
         with pytest.raises(OSError, match="no"):
             convert(sharded, tmp_path / "out", CONFIGS)
     with monkeypatch.context() as patch:
-        for name in ("survey", "survey_raw"):
-            patch.setattr(f"tritcodec.model.run.{name}", pytest.fail)
-        patch.setattr("tritcodec.model.assemble.encode_part", pytest.fail)
+        for name in ("run.survey_raw", "tasks.Recipe.survey", "tasks.Recipe.encode"):
+            patch.setattr(f"tritcodec.model.{name}", pytest.fail)
         convert(sharded, tmp_path / "out", CONFIGS)
     assert tree(tmp_path / "out") == tree(convert(sharded, tmp_path / "alone", CONFIGS))
 

@@ -22,8 +22,9 @@ from .model.export import dequantize_model, truncate_model
 from .model.folder import new_file
 from .model.index import INDEX_NAME
 from .model.measure import look
-from .model.plan import KNOWN, config_of
+from .model.plan import KNOWN, REPACKED, config_of
 from .model.policy import Policy
+from .model.repack import Repack, repack_job
 from .model.report import report
 from .model.run import Job, quantize_model, survey_all
 from .model.shards import model_file, open_model
@@ -33,6 +34,7 @@ from .model.tasks import Recipe
 from .model.verify import verify_model
 from .model.workers import workers
 from .progress import showing
+from .tables import REPACK_HEADER, repack_json, repack_reasons, repack_rows, repack_total
 from .tensor import GROUP_SIZE, check_group_size
 from .text import (
     CONTROLS,
@@ -45,6 +47,7 @@ from .text import (
     say,
     shards_of,
     summary,
+    table,
 )
 
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
@@ -60,6 +63,9 @@ EXAMPLES = {
     "dequantize": """examples:
   tritcodec dequantize out/uniform-d2 restored
   tritcodec dequantize out/uniform-d4 restored --depth 2 --dtype F16""",
+    "repack": """examples:
+  tritcodec repack model out
+  tritcodec repack model.safetensors out --keep '*word_embeddings*' --json""",
     "truncate": """examples:
   tritcodec truncate out/uniform-d4/model.trit small.trit --depth 2
   tritcodec truncate out/uniform-d4 small --depth 2""",
@@ -124,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_quantize(_command(commands, "quantize", _quantize, "quantise a model folder or a safetensors file"))
     _add_dequantize(_command(commands, "dequantize", _dequantize, "write a safetensors folder again"))
+    _add_repack(_command(commands, "repack", _repack, "pack a model that was dequantised, bit for bit"))
     _add_truncate(_command(commands, "truncate", _truncate, "cut a file to fewer trits a weight"))
     _add_inspect(_command(commands, "inspect", _inspect, "show what is in a file"))
     _add_verify(_command(commands, "verify", _verify, "check every requirement on files"))
@@ -198,6 +205,31 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
         "--nested", action="store_true", help="choose codes so that truncations are good, too"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    _add_place(parser)
+
+
+def _add_repack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", metavar="SRC", help="a folder with model.safetensors, or a safetensors file")
+    parser.add_argument("out", metavar="OUT", help=f"a folder; gets the folder {REPACKED}")
+    _add_depth(parser, "of all matrices (default: the least that gives each one back)")
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="keep tensors of such names as they are; repeatable",
+    )
+    parser.add_argument(
+        "--strict-zeros",
+        action="store_true",
+        help="keep matrices with a negative zero as they are: packed, it comes back as +0",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as a JSON object")
+    _add_place(parser)
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    """Where a run works, and how it shows that."""
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "--workers",
@@ -290,8 +322,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     check_method(arguments.method, arguments.nested, codebook=None)
     recipe = Recipe(check_group_size(arguments.group_size), arguments.method, arguments.nested)
     job = Job(ModelSource(arguments.src), configs, policy, recipe)
-    small = sum(math.prod(tensor.shape) for tensor in job.source.tensors) < WEIGHTS_A_WORKER
-    count = 1 if small else arguments.workers
+    count = _processes(job, arguments)
     with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
         if arguments.dry_run:
             surveys = survey_all(job, executor, width, progress=progress) if job.adaptive else {}
@@ -302,6 +333,26 @@ def _quantize(arguments: argparse.Namespace) -> int:
         print(plan_table(plans))
     for config, planned in plans.items() if not arguments.dry_run else ():
         say(f"{Path(arguments.out, config)}: {summary(planned)}")
+    return 0
+
+
+def _processes(job: Job, arguments: argparse.Namespace) -> int:
+    small = sum(math.prod(tensor.shape) for tensor in job.source.tensors) < WEIGHTS_A_WORKER
+    return 1 if small else int(arguments.workers)
+
+
+def _repack(arguments: argparse.Namespace) -> int:
+    work = Repack(arguments.depth, arguments.strict_zeros)
+    job, folder = repack_job(ModelSource(arguments.src), work, arguments.keep), Path(arguments.out, REPACKED)
+    count = _processes(job, arguments)
+    with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
+        planned = quantize_model(job, arguments.out, executor, width, progress)[REPACKED]
+    if arguments.json:
+        print(repack_json(folder, planned))
+        return 0
+    rows = repack_rows(planned)
+    print("\n".join([*([table(REPACK_HEADER, rows), ""] if rows else []), *repack_reasons(planned), ""]))
+    say(f"{folder}: {repack_total(planned)}")
     return 0
 
 

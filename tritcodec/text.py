@@ -30,11 +30,11 @@ def inspect_table(found: Sequence[Looked]) -> str:
     """A row for each tensor, one for each layer, and the sums; with errors, where they were measured."""
     compared = any(looked.distortion for looked in found)
     errors = ["SQNR dB", "error %", "worst", "group"] if compared else []
-    blocks = [_table(["tensor", "shape", "kind", "stored", "info", *errors], [_row(each) for each in found])]
+    blocks = [table(["tensor", "shape", "kind", "stored", "info", *errors], [_row(each) for each in found])]
     layers = by_layer(found)
     if any(layers):  # names may have no numbers
         head = ["layer", "quantised", "weights", "depth", "stored", "info", "bytes", "raw", *errors[:2]]
-        blocks.append(_table(head, [_layer_row(name, Sums.of(some)) for name, some in layers.items()]))
+        blocks.append(table(head, [_layer_row(name, Sums.of(some)) for name, some in layers.items()]))
     return "\n\n".join([*blocks, "\n".join(_totals(Sums.of(found)))])
 
 
@@ -95,7 +95,7 @@ def plan_table(plans: dict[str, list[Planned]]) -> str:
         reason = textwrap.shorten(items[0].reason or "", REASON_WIDTH, placeholder="…")
         rows.append([tensor.name, _shape(tensor.shape), tensor.dtype, *sizes, reason])
     totals = [f"{config}: {summary(planned)}" for config, planned in plans.items()]
-    return "\n".join([_table(header, rows), "", *totals])
+    return "\n".join([table(header, rows), "", *totals])
 
 
 def _planned(item: Planned, config: str) -> str:
@@ -116,7 +116,7 @@ def summary(planned: list[Planned]) -> str:
     return f"{weights:,} weights in {packed:,} bytes{bits}, and {raw:,} bytes raw"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
     """Columns side by side; the first is cut where the terminal is narrow."""
     cells = [header, *(row + [""] * (len(header) - len(row)) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]

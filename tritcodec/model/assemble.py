@@ -17,7 +17,7 @@ from ..writer import TritWriter
 from .plan import Planned, form_of
 from .source import SourceTensor
 from .spool import Spool
-from .tasks import Part, Recipe, Surveyed, bands, encode_part, naming, parts
+from .tasks import Part, Surveyed, Work, bands, naming, parts
 from .workers import Task
 
 Found = tuple[SourceTensor, int, int, tuple[int, ...]]  # what a task encodes: rows [start, stop), and depths
@@ -42,24 +42,22 @@ class Encoded:
         spool: Spool,
         surveys: Mapping[str, Surveyed],
         keys: Mapping[str, str],
-        recipe: Recipe,
+        work: Work,
         measure: bool,
     ) -> None:
-        self.spool, self.surveys, self.recipe, self.measure = spool, surveys, recipe, measure
+        self.spool, self.surveys, self.work, self.measure = spool, surveys, work, measure
         self._keys = keys  # of tensors, in the spool
         self._pieces: dict[tuple[str, int], dict[int, Piece]] = {}  # by name and depth, then by row
 
     def tasks(self, tensor: SourceTensor, depths: Sequence[int]) -> Iterator[Task[Found, list[bytes]]]:
         """What is to be done to have a matrix at *depths*; what the spool has is not done again."""
         surveyed = self.surveys[tensor.name]
-        for (start, stop), digest in zip(
-            parts(tensor, self.recipe.group_size), surveyed.digests, strict=True
-        ):
+        for (start, stop), digest in zip(parts(tensor, self.work.group_size), surveyed.digests, strict=True):
             missing = tuple(depth for depth in depths if not self._has(tensor, depth, start, stop))
             if missing:
                 forms = tuple(self._form(tensor, depth) for depth in missing)
                 part = Part(tensor, start, stop, digest, surveyed.largest, forms)
-                yield (tensor, start, stop, missing), encode_part, (part, self.recipe, self.measure)
+                yield (tensor, start, stop, missing), self.work.encode, (part, self.measure)
 
     def keep(self, found: Found, results: Sequence[bytes]) -> None:
         """Keep what a task gave."""
@@ -113,8 +111,9 @@ class Encoded:
         return f"{self._keys[tensor.name]}.d{depth}.{start}"
 
     def _form(self, tensor: SourceTensor, depth: int) -> Form:
-        codebook = self.surveys[tensor.name].codebooks[depth]
-        return replace(form_of(tensor, depth, self.recipe.group_size), codebook=codebook)
+        surveyed = self.surveys[tensor.name]
+        form = form_of(tensor, depth, surveyed.group_size)
+        return replace(form, codebook=surveyed.codebooks[depth])
 
     def _entry(self, item: Planned) -> RawEntry | TritEntry:
         if isinstance(item.entry, RawEntry):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from ..codebook import CODEBOOK_BYTES, UNIT_STEPS
@@ -16,7 +16,7 @@ from ..trits import MAX_DEPTH
 from ..writer import trit_entry
 from .policy import SOURCES, Policy
 from .source import SourceTensor
-from .tasks import Surveyed
+from .tasks import Finding, Surveyed
 
 DEPTHS = tuple(range(1, MAX_DEPTH + 1))
 NUMBER = r"[0-9]+(?:\.[0-9]+)?"
@@ -26,12 +26,16 @@ KINDS = {  # of configs, by what their names look like
     "bpw": re.compile(rf"bpw-({NUMBER})"),
 }
 KNOWN = "uniform-d1 to uniform-d4, sens-X (relative squared error), bpw-X (bits a weight)"
+REPACKED = "repacked"  # the config of `repack`: the depth at which a matrix was made
 UNSURE = 1.05  # of estimates: where one is that near to the bound, what counts is the error that comes out
 
 
 @dataclass(frozen=True)
 class Config:
-    """How depths are chosen: "uniform", one for all; "sens", by error; "bpw", within a budget of bits."""
+    """How depths are chosen: "uniform", one for all; "sens", by error; "bpw", within a budget of bits.
+
+    "repack" takes those that were found again.
+    """
 
     name: str
     kind: str
@@ -54,11 +58,15 @@ def config_of(name: str) -> Config:
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor, and its entry of the file to come; `reason` is why it is kept raw, or None."""
+    """A tensor, and its entry of the file to come; `reason` is why it is kept raw, or None.
+
+    `finding` is what was found out where it was to be packed again.
+    """
 
     tensor: SourceTensor
     entry: Entry
     reason: str | None
+    finding: Finding | None = None
 
     @property
     def weights(self) -> int:
@@ -95,6 +103,8 @@ def plan(
     policy asks the impossible, or a budget is less than the least there is.
     """
     reasons = {tensor.name: policy.reason_to_keep(tensor) for tensor in tensors}
+    if config.kind == "repack":
+        return [_repacked(tensor, reasons[tensor.name], surveys[tensor.name]) for tensor in tensors]
     matrices = [tensor for tensor in tensors if reasons[tensor.name] is None]
     fixed = {tensor.name: policy.fixed_depth(tensor) for tensor in matrices}
     depths = {name: depth for name, depth in fixed.items() if depth is not None}
@@ -166,6 +176,14 @@ def form_of(tensor: SourceTensor, depth: int, group_size: int) -> Form:
         return Form(tensor.shape, SOURCES[tensor.dtype], depth, 0, group_size, UNIT_STEPS)
     except TritError as error:
         raise error.at(f"tensor {tensor.name!a}") from None
+
+
+def _repacked(tensor: SourceTensor, reason: str | None, surveyed: Surveyed) -> Planned:
+    finding = surveyed.finding
+    if finding is None:  # nobody looked for anything in it
+        return _planned(tensor, None, reason, 0)
+    depth = None if finding.reason else finding.depth
+    return replace(_planned(tensor, depth, finding.reason, surveyed.group_size), finding=finding)
 
 
 def _planned(tensor: SourceTensor, depth: int | None, reason: str | None, group_size: int) -> Planned:

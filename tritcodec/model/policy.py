@@ -39,12 +39,14 @@ SOURCES = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F32"}  # source d
 class Policy:
     """Decides for each tensor; *keep* wins over *quantize*, and both over the recipe.
 
-    Both hold shell patterns (`*`, `?`, `[...]`) that a whole name has to match.
+    Both hold shell patterns (`*`, `?`, `[...]`) that a whole name has to match. Without
+    *recipe*, names decide nothing else: all matrices are taken.
     """
 
     keep: Sequence[str] = ()
     quantize: Sequence[str] = ()
     depths: Sequence[tuple[str, int]] = ()  # pattern, depth: whatever the config says; the first that matches
+    recipe: bool = True
 
     def reason_to_keep(self, tensor: SourceTensor) -> str | None:
         """Why *tensor* is kept raw, in a word or two; None where it is quantised.
@@ -61,7 +63,7 @@ class Policy:
                     message = f"--quantize {pattern} asks for it, but it cannot be quantised: {obstacle}"
                     raise TritError(message, where=f"tensor {tensor.name!a}")
                 return None
-        return obstacle or _recipe(tensor)
+        return obstacle or (_recipe(tensor) if self.recipe else _rank(tensor))
 
     def fixed_depth(self, tensor: SourceTensor) -> int | None:
         """The depth that `depths` gives *tensor*; None where the config decides."""
@@ -81,6 +83,10 @@ def _obstacle(tensor: SourceTensor) -> str | None:
     if not tensor.shape or 0 in tensor.shape:
         return "empty" if tensor.shape else "scalar"
     return None
+
+
+def _rank(tensor: SourceTensor) -> str | None:
+    return "rank 1" if len(tensor.shape) == 1 else None
 
 
 def _recipe(tensor: SourceTensor) -> str | None:

@@ -22,7 +22,7 @@ from .plan import DEPTHS, Config, Planned, plan
 from .policy import Policy
 from .source import ModelSource, Shard, SourceTensor
 from .spool import Spool
-from .tasks import Recipe, Surveyed, naming, survey, survey_raw
+from .tasks import Surveyed, Work, naming, survey_raw
 from .workers import Task, run_all
 
 # Is told of every step: the phase, "survey" or "encode"; a tensor; weights done of it; weights in all.
@@ -44,14 +44,14 @@ class Job:
     source: ModelSource
     configs: Sequence[Config]
     policy: Policy
-    recipe: Recipe
+    work: Work
 
     def __post_init__(self) -> None:
         self.policy.check(self.source.tensors)
         deepest = Config("uniform-d4", "uniform", DEPTHS[-1])
         for shard in self.source.shards:
             for config in self.configs:
-                planned = plan(shard.tensors, deepest, self.policy, self.recipe.group_size, {})
+                planned = plan(shard.tensors, deepest, self.policy, self.work.group_size, {})
                 encode_header([item.entry for item in planned], self.metadata(shard, config))
 
     @property
@@ -84,13 +84,12 @@ class Job:
 
     def plans(self, surveys: Mapping[str, Surveyed]) -> dict[str, list[Planned]]:
         """What becomes of each tensor, for each config; without *surveys* where none is adaptive."""
-        size = self.recipe.group_size
+        size = self.work.group_size
         return {c.name: plan(self.source.tensors, c, self.policy, size, surveys) for c in self.configs}
 
     def metadata(self, shard: Shard, config: Config) -> dict[str, str]:
         """The metadata of a file: the source's, and what made it."""
-        method = f"{self.recipe.method}, nested" if self.recipe.nested else self.recipe.method
-        return {**shard.metadata, "tritcodec.config": config.name, "tritcodec.method": method}
+        return {**shard.metadata, "tritcodec.config": config.name, "tritcodec.method": self.work.title}
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same where a run goes on: source, options, versions of codec and format."""
@@ -102,9 +101,7 @@ class Job:
             "keep": list(self.policy.keep),
             "quantize": list(self.policy.quantize),
             "depth": [list(pair) for pair in self.policy.depths],
-            "group size": self.recipe.group_size,
-            "method": self.recipe.method,
-            "nested": self.recipe.nested,
+            **self.work.options(),
             "source": {shard.path.name: {"bytes": shard.size, "header": shard.header} for shard in shards},
         }
 
@@ -127,7 +124,7 @@ def survey_all(
             if tensor.name in found and found[tensor.name].modified == shard.modified:
                 progress("survey", tensor.name, weights(tensor), total)
             elif tensor.name in matrices:
-                tasks.append((tensor, survey, (tensor, job.depths, job.recipe, job.adaptive)))
+                tasks.append((tensor, job.work.survey, (tensor, job.depths, job.adaptive)))
             else:
                 tasks.append((tensor, survey_raw, (tensor,)))
     for tensor, result in run_all(executor, width, tasks):
@@ -158,7 +155,7 @@ def quantize_model(
         surveys = survey_all(job, executor, width, spool, progress)
         plans = job.plans(surveys)
         spool.begin()
-        encoded = Encoded(spool, surveys, job.keys, job.recipe, job.measure)
+        encoded = Encoded(spool, surveys, job.keys, job.work, job.measure)
         shards = _Shards(job, plans, encoded, spool)
         shards.run(executor, width, progress)
         finish(job, spool, outputs)
@@ -192,7 +189,7 @@ class _Shards:
 
     def _ready(self, executor: Executor, width: int, progress: Progress) -> Iterator[int]:
         """The numbers of the shards, each when all its parts are encoded."""
-        total = sum(weights(tensor) for tensor in self.job.matrices)
+        total = sum(weights(tensor) for tensor in self.job.source.tensors if self._depths(tensor))
         missing: dict[int, int] = {}
         ready: list[int] = []
 
@@ -220,12 +217,16 @@ class _Shards:
         shard = self.job.source.shards[number]
         done = all(self._path(number, config).exists() for config in self.configs)
         for tensor in shard.tensors:
-            depths = sorted({plan[tensor.name].depth for plan in self.plans.values()} - {0})
+            depths = self._depths(tensor)
             if depths:
                 tasks = [] if done else list(self.encoded.tasks(tensor, depths))
                 left = sum(part_weights(found) for found, _, _ in tasks)
                 progress("encode", tensor.name, weights(tensor) - left, total)
                 yield from tasks
+
+    def _depths(self, tensor: SourceTensor) -> list[int]:
+        """Those at which some config has *tensor*; none where it is kept raw."""
+        return sorted({plan[tensor.name].depth for plan in self.plans.values()} - {0})
 
     def _path(self, number: int, config: Config) -> Path:
         return self.spool.folder / config.name / shard_name(number, len(self.job.source.shards))
@@ -240,7 +241,11 @@ class _Shards:
             for tensor in shard.tensors:
                 plan[tensor.name] = self._settled(plan[tensor.name], config, executor)
             path.parent.mkdir(exist_ok=True)
-            self.encoded.write(path, [plan[t.name] for t in shard.tensors], self.job.metadata(shard, config))
+            unproved = path.with_name(f".{path.name}.tmp")  # a kill leaves it to the spool to remove
+            planned = [plan[tensor.name] for tensor in shard.tensors]
+            self.encoded.write(unproved, planned, self.job.metadata(shard, config))
+            self.job.work.prove(unproved, shard.tensors)
+            os.replace(unproved, path)
         self.encoded.drop(shard.tensors)
 
     def _settled(self, item: Planned, config: Config, executor: Executor) -> Planned:

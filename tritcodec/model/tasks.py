@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +32,26 @@ BAND_ELEMENTS = 1 << 20  # of a raw tensor, read at once
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How matrices are encoded."""
+class Finding:
+    """What was found out on a matrix that was to be packed again; `reason` is why it is not, or None.
 
-    group_size: int
-    method: str
-    nested: bool
+    At `depth` the `steps` that were found fit `fitting` of `groups`. Where that is not all, `row` and
+    `column` are the first weight that they do not give, and `misses` is how many they don't give. Steps may
+    come near all values at depth `near`, and `arithmetic` explain why not nearer. `negative_zeros` is
+    how many there are, which would come back as +0.
+    """
+
+    reason: str | None
+    negative_zeros: int = 0
+    depth: int = 0
+    steps: int = 0
+    groups: int = 0
+    fitting: int = 0
+    row: int | None = None
+    column: int | None = None
+    misses: int = 0
+    near: int | None = None
+    arithmetic: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +61,18 @@ class Surveyed:
     `digests` are the SHA-256 of the bytes of each of its parts, `modified` the time of the last change of
     its file, in nanoseconds, before it was read; `codebooks` and `errors` those
     of each depth: the 27 steps, and the squared error to expect, relative to `energy`, that of the
-    weights. Errors and energy are estimates, and only there where they were asked for.
+    weights. Errors and energy are estimates, and only there where they were asked for. `finding` is what
+    was found out where a matrix was to be packed again.
     """
 
     digests: tuple[str, ...]
     modified: int
+    group_size: int = 0
     largest: float = 0.0
     codebooks: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     errors: dict[int, float] = field(default_factory=dict)
     energy: float = 0.0
+    finding: Finding | None = None
 
     def to_json(self) -> bytes:
         """As the bytes that `from_json` takes; floats are exact in hexadecimal."""
@@ -67,6 +85,8 @@ class Surveyed:
             },
             "errors": {depth: error.hex() for depth, error in self.errors.items()},
             "energy": self.energy.hex(),
+            "group size": self.group_size,
+            "finding": self.finding and asdict(self.finding),
         }
         return json.dumps(fields).encode()
 
@@ -77,10 +97,12 @@ class Surveyed:
         return cls(
             tuple(fields["digests"]),
             fields["modified"],
+            fields["group size"],
             float.fromhex(fields["largest"]),
             {int(d): np.frombuffer(bytes.fromhex(text), "<f4") for d, text in fields["codebooks"].items()},
             {int(d): float.fromhex(text) for d, text in fields["errors"].items()},
             float.fromhex(fields["energy"]),
+            fields["finding"] and Finding(**fields["finding"]),
         )
 
 
@@ -95,24 +117,6 @@ def parts(tensor: SourceTensor, group_size: int) -> Iterator[tuple[int, int]]:
     step = PART_BLOCKS * weights.block_rows
     for start in range(0, weights.rows, step):
         yield start, min(start + step, weights.rows)
-
-
-def survey(tensor: SourceTensor, depths: tuple[int, ...], recipe: Recipe, estimates: bool) -> Surveyed:
-    """Read a matrix once, and fit a codebook for each of *depths*; with *estimates*, say how well each fits.
-
-    Raises TritError with file and tensor where a weight is NaN or infinite.
-    """
-    modified = os.stat(tensor.path).st_mtime_ns
-    weights = weights_of(tensor, recipe.group_size)
-    hashed = _HashingReader(weights, {stop for _, stop in parts(tensor, recipe.group_size)})
-    with naming(tensor):
-        found = replace(weights, read=hashed.read).survey()
-    codebooks = {depth: weights.fit(found, depth, recipe.method, recipe.nested) for depth in depths}
-    errors, energy = {}, 0.0
-    for depth, codebook in codebooks.items() if estimates else ():
-        form = weights.form(depth, codebook)
-        errors[depth], energy = weights.estimate(found, form, recipe.method, recipe.nested)
-    return Surveyed(tuple(hashed.digests), modified, found.largest, codebooks, errors, energy)
 
 
 def survey_raw(tensor: SourceTensor) -> Surveyed:
@@ -136,15 +140,17 @@ def bands(tensor: SourceTensor) -> Iterator[npt.NDArray[Any]]:
         yield read_rows(tensor, start, min(start + step, rows))
 
 
-class _HashingReader:
-    """Reads rows in their order, and keeps the digest of each part that ends at one of *stops*."""
+class HashingReader:
+    """Reads the rows of a matrix in their order, and keeps the digest of each part."""
 
-    def __init__(self, weights: Weights, stops: set[int]) -> None:
-        self._weights, self._stops = weights, stops
+    def __init__(self, tensor: SourceTensor, weights: Weights) -> None:
+        self._weights = weights
+        self._stops = {stop for _, stop in parts(tensor, weights.group_size)}
         self._digest = sha256()
         self.digests: list[str] = []
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows [start, stop), those that come next."""
         rows = self._weights.read(start, stop)
         self._digest.update(byte_view(rows))
         if stop in self._stops:
@@ -165,24 +171,98 @@ class Part:
     forms: tuple[Form, ...]
 
 
-def encode_part(part: Part, recipe: Recipe, measure: bool) -> list[bytes]:
-    """For each form the planes of the rows, in file order, behind a line of JSON.
-
-    The line has the squared error and the squared weights in units of `energies`, where *measure*
-    asks for them. Raises TritError where the rows are not those that were surveyed.
-    """
+def read_part(part: Part) -> npt.NDArray[Any]:
+    """The rows of a part. Raises TritError where they are not those that were surveyed."""
     with naming(part.tensor):
         rows = read_rows(part.tensor, part.start, part.stop)
         if sha256(byte_view(rows)).hexdigest() != part.digest:
             raise TritError("the weights have changed since they were surveyed")
-    pieces = [_Piece(replace(form, shape=rows.shape), recipe) for form in part.forms]
-    weights = weights_of(part.tensor, recipe.group_size)
-    for start in range(0, len(rows), weights.block_rows):
-        block = to_float32(rows[start : start + weights.block_rows])
-        groups = as_groups(block, recipe.group_size)  # once, for all depths
-        for piece in pieces:
-            piece.add(groups, start, part.largest if measure else None)
-    return [piece.to_bytes() for piece in pieces]
+    return rows
+
+
+class Work(Protocol):
+    """A kind of run: what is found out on a matrix, and how its rows become planes. Any process can do it."""
+
+    @property
+    def group_size(self) -> int:
+        """Weights a group, where the survey finds no other."""
+
+    @property
+    def title(self) -> str:
+        """What made a file, for its metadata."""
+
+    def options(self) -> dict[str, Any]:
+        """What has to be the same where a run goes on."""
+
+    def survey(self, tensor: SourceTensor, depths: tuple[int, ...], estimates: bool) -> Surveyed:
+        """What there is to know of a matrix before it is encoded, at *depths*; *estimates* of errors, too."""
+
+    def encode(self, part: Part, measure: bool) -> list[bytes]:
+        """For each form of *part* the planes of the rows, in file order, behind a line of JSON.
+
+        The line has the squared error and the squared weights in units of `energies`, where *measure*
+        asks for them. Raises TritError where the rows are not those that were surveyed.
+        """
+
+    def prove(self, path: Path, tensors: Sequence[SourceTensor]) -> None:
+        """Raise TritError where the file *path*, made of *tensors*, is not what it has to be."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Quantising: how matrices are encoded. A Work."""
+
+    group_size: int
+    method: str
+    nested: bool
+
+    @property
+    def title(self) -> str:
+        """The method, and whether codes are nested."""
+        return f"{self.method}, nested" if self.nested else self.method
+
+    def options(self) -> dict[str, Any]:
+        """All that there are."""
+        return {"group size": self.group_size, "method": self.method, "nested": self.nested}
+
+    def survey(self, tensor: SourceTensor, depths: tuple[int, ...], estimates: bool) -> Surveyed:
+        """Read a matrix once, and fit a codebook for each of *depths*; *estimates* say how well it fits.
+
+        Raises TritError with file and tensor where a weight is NaN or infinite.
+        """
+        modified = os.stat(tensor.path).st_mtime_ns
+        weights = weights_of(tensor, self.group_size)
+        hashed = HashingReader(tensor, weights)
+        with naming(tensor):
+            found = replace(weights, read=hashed.read).survey()
+        codebooks = {depth: weights.fit(found, depth, self.method, self.nested) for depth in depths}
+        errors, energy = {}, 0.0
+        for depth, codebook in codebooks.items() if estimates else ():
+            form = weights.form(depth, codebook)
+            errors[depth], energy = weights.estimate(found, form, self.method, self.nested)
+        size = self.group_size
+        return Surveyed(tuple(hashed.digests), modified, size, found.largest, codebooks, errors, energy)
+
+    def encode(self, part: Part, measure: bool) -> list[bytes]:
+        """Planes of every form, as `Work.encode` has it."""
+        rows = read_part(part)
+        pieces = [_Piece(replace(form, shape=rows.shape), self) for form in part.forms]
+        weights = weights_of(part.tensor, self.group_size)
+        for start in range(0, len(rows), weights.block_rows):
+            block = to_float32(rows[start : start + weights.block_rows])
+            groups = as_groups(block, self.group_size)  # once, for all depths
+            for piece in pieces:
+                piece.add(groups, start, part.largest if measure else None)
+        return [packed_part(piece.planes, piece.noise, piece.signal) for piece in pieces]
+
+    def prove(self, path: Path, tensors: Sequence[SourceTensor]) -> None:
+        """Nothing is claimed of quantised weights."""
+
+
+def packed_part(planes: Sequence[npt.NDArray[np.uint8]], noise: int = 0, signal: int = 0) -> bytes:
+    """The line of JSON, and the *planes*."""
+    line = json.dumps({"noise": noise, "signal": signal}).encode()
+    return line + b"\n" + b"".join(plane.tobytes() for plane in planes)
 
 
 class _Piece:
@@ -200,11 +280,6 @@ class _Piece:
         if largest is not None:
             noise, signal = energies(groups, codes, offsets, self.form, largest)
             self.noise, self.signal = self.noise + int(noise.sum()), self.signal + int(signal.sum())
-
-    def to_bytes(self) -> bytes:
-        """The line of JSON and the planes."""
-        line = json.dumps({"noise": self.noise, "signal": self.signal}).encode()
-        return line + b"\n" + b"".join(plane.tobytes() for plane in self.planes)
 
 
 @contextlib.contextmanager
