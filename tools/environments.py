@@ -1,11 +1,11 @@
 """The same bits everywhere: the digests of tools/crosscheck.py in many environments, as a table.
 
-  - fresh environments of every Python there is (--pythons; python3.10 to python3.14 on the path, and pyenv's) with
-    NumPy 1.26, 2.0 and the newest, as far as pip has them for each other;
+  - fresh environments of every Python there is (--pythons; python3.10 to python3.14 on the path, and
+    pyenv's) with NumPy 1.26, 2.0 and the newest, as far as pip has them for each other;
   - in those of this Python, NumPy's dispatch reduced feature by feature, each kernel of OpenBLAS that the CPU
     can run, one and two threads, and `python -O`;
-  - other machines (--machines), whose Python comes from Debian (debootstrap, unpacked and not installed) and whose
-    NumPy comes from pip, under QEMU's user-mode emulation. That takes root, and minutes.
+  - other machines (--machines), whose Python comes from Debian (by debootstrap, unpacked and not installed)
+    and whose NumPy comes from pip, under QEMU's user-mode emulation. That takes root, and minutes.
 
 Prints a row for each, and with --write puts the table into docs/environments.md. The exit status is 0 if all
 digests that could be computed are those in fixtures/crosscheck.json; what could not be had is said.
@@ -70,13 +70,8 @@ class Failed(Exception):  # noqa: N818  # no error of this tool
 
 def command(*words: object, **environment: str) -> str:
     """What a command prints; Failed with the last line of its errors."""
-    done = subprocess.run(
-        [str(word) for word in words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
+    texts, variables = [str(word) for word in words], os.environ | environment
+    done = subprocess.run(texts, capture_output=True, text=True, check=False, env=variables)
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise Failed((lines or [f"exit status {done.returncode}"])[-1][:160])
@@ -172,31 +167,22 @@ def emulated(name: str, folder: Path) -> Iterator[Row]:
 
 
 def unpacked(name: str, arch: str, folder: Path) -> tuple[Path, Path]:
-    """The interpreter of a machine, and the folder of its wheels; nothing is installed, so nothing has to run."""
+    """The interpreter of a machine, and the folder of its wheels; nothing has to run for that."""
     tools = ("debootstrap", "dpkg-deb", f"qemu-{arch}-static")
     if missing := [tool for tool in tools if not shutil.which(tool)]:
         raise Failed(f"{', '.join(missing)} missing: apt-get install debootstrap qemu-user-static")
     libraries = folder / "wheels"
     tags = [f"manylinux_2_{n}_{arch}" for n in (28, 27, 17)] + [f"manylinux2014_{arch}"]
     platforms = [word for tag in tags for word in ("--platform", tag)]
-    options = [
-        "--only-binary=:all:",
-        "--no-deps",
-        "--python-version",
-        "3.13",
-        "--implementation",
-        "cp",
-        *platforms,
-    ]
-    wanted = ["numpy", "ml_dtypes", "msgpack"]
-    for package in wanted:
-        try:
-            command(sys.executable, "-m", "pip", "install", "-q", "--target", libraries, *options, package)
-        except Failed:
-            raise Failed(f"pip has no wheel of {package} for it") from None
+    options = ["--only-binary=:all:", "--no-deps", "--python-version", "3.13", "--implementation", "cp"]
+    install = [sys.executable, "-m", "pip", "install", "-q", "--target", libraries, *options, *platforms]
+    try:
+        command(*install, "numpy", "ml_dtypes", "msgpack")
+    except Failed as failure:
+        raise Failed(f"pip has no wheel for it ({failure})") from None
     root = folder / "root"
-    options = [f"--arch={name}", "--foreign", "--variant=minbase", "--include=python3"]
-    command("debootstrap", *options, DEBIAN, root, MIRROR)
+    only_unpacked = [f"--arch={name}", "--foreign", "--variant=minbase", "--include=python3"]
+    command("debootstrap", *only_unpacked, DEBIAN, root, MIRROR)
     for package in sorted((root / "var" / "cache" / "apt" / "archives").glob("*.deb")):
         command("dpkg-deb", "-x", package, root)
     return root / "usr" / "bin" / "python3.13", libraries
