@@ -31,6 +31,7 @@ Files = dict[str, bytes]
 Json = Any
 MADE = 0.15  # share of files that are made to fit another header, which takes long
 DAMAGED = 0.1  # share of files whose bytes are changed when all fits
+BULKY = 0.0005  # share of headers that are long
 
 
 # Headers and files
@@ -43,12 +44,25 @@ def small(random: Random, originals: Sequence[Base]) -> Base:
 
 def header(random: Random, originals: Sequence[Base]) -> bytes:
     """A header with one value changed, sometimes bytes as well, after the minor version."""
+    if random.random() < BULKY:
+        return bulky(random)
     base = small(random, originals)
     draft = Draft(base, base.header, [], base.minor)
     change_value(random, draft)
     if random.random() < 0.2:
         change_bytes_of_header(random, draft)
     return bytes([base.minor & 1]) + draft.header
+
+
+def bulky(random: Random) -> bytes:
+    """A header of a newer minor version, up to a megabyte of values that each take a byte or a few."""
+    value = random.choice(
+        [b"\x00", b"\x80", b"\x90", b"\xa0", b"\xa1x", b"\x81\xa0\x00", b"\x91\x91\x91\x91\x00"]
+    )
+    count = random.randrange(1 << 20) // len(value)
+    unknown = independent.dumps("z") + independent.dumps_head(list, count) + value * count
+    known = independent.dumps({"metadata": {}, "tensors": [], "version": [1, 1]})
+    return b"\x01" + independent.dumps_head(dict, 4) + known[1:] + unknown
 
 
 def file(random: Random, originals: Sequence[Base]) -> bytes:

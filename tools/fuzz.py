@@ -24,6 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads' stacks would 
 import argparse
 import functools
 import hashlib
+import importlib.util
 import inspect
 import itertools
 import math
@@ -471,6 +472,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.targets or [name for name in TARGETS if not (options.guided and name == "folder")]
     if unknown := set(names) - TARGETS.keys():
         parser.error(f"no target {min(unknown)}: there are {', '.join(TARGETS)}")
+    if options.guided and not importlib.util.find_spec("atheris"):
+        parser.error("--guided takes atheris: pip install -e '.[fuzz]'")
     if options.input and len(names) != 1:
         parser.error("--input is for one target")
     if not options.inputs and not options.seconds:
