@@ -4,6 +4,7 @@
  * its bytes, or the process is killed before it, or in the middle of it. What changes files is recorded on a
  * board that the parent shares, with the bytes that are written, so that the parent can play a power cut. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -95,14 +96,20 @@ ssize_t read(int file, void *data, size_t size) {
     return verdict == BROKEN ? -1 : real(file, data, part(verdict, size));
 }
 
-#define PREADV(name) ssize_t name(int file, const struct iovec *parts, int count, off_t offset) { \
+/* Python's os.preadv, whatever its flags */
+#define PREADV(name) ssize_t name(int file, const struct iovec *parts, int count, off_t offset, int flags) { \
     REAL(name); char at[PATH_MAX]; place(file, 0, at); \
     enum verdict verdict = step(at, 0, 0, "read %s\n", at); \
     if (verdict == BROKEN) return -1; \
-    if (verdict == GO || count != 1) return real(file, parts, count, offset); \
+    if (verdict == GO || count != 1) return real(file, parts, count, offset, flags); \
     struct iovec half = {parts->iov_base, part(verdict, parts->iov_len)}; \
-    return real(file, &half, 1, offset); }
-PREADV(preadv) PREADV(preadv64)
+    return real(file, &half, 1, offset, flags); }
+PREADV(preadv2) PREADV(preadv64v2)
+
+DIR *opendir(const char *path) {
+    REAL(opendir); char at[PATH_MAX]; place(AT_FDCWD, path, at);
+    return step(at, 0, 0, "open %d %s\n", O_DIRECTORY, at) ? NULL : real(path);
+}
 
 ssize_t write(int file, const void *data, size_t size) {
     REAL(write); char at[PATH_MAX]; place(file, 0, at);
