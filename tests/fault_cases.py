@@ -147,6 +147,12 @@ class Call(NamedTuple):
         creates = self.name == "open" and bool(self.number & os.O_CREAT)
         return creates or self.name in ("write", "truncate", "rename", "unlink", "rmdir", "mkdir")
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether Python makes the call again where a signal has interrupted it: not where it lists a folder."""
+        lists = self.name == "open" and bool(self.number & os.O_DIRECTORY)
+        return self.name in ("open", "read", "write", "fsync") and not lists
+
 
 def calls(log: bytes, root: str) -> Iterator[Call]:
     """What a log of the preloaded library says, with paths relative to *root*."""

@@ -65,7 +65,7 @@ class Kind(NamedTuple):
 KINDS = {
     "EIO": Kind(FAIL, errno.EIO, lambda _: True),
     "ENOSPC": Kind(FAIL_ON, errno.ENOSPC, lambda call: call.changes or call.name == "fsync"),
-    "EINTR": Kind(FAIL, errno.EINTR, lambda call: call.name in ("open", "read", "write", "fsync")),
+    "EINTR": Kind(FAIL, errno.EINTR, lambda call: call.goes_on),
     "short": Kind(SHORT, 0, lambda call: call.name in ("read", "write")),
     "kill": Kind(KILL, 0, lambda call: call.changes),
     "torn": Kind(TORN, 0, lambda call: call.name == "write"),
