@@ -149,7 +149,7 @@ class Call(NamedTuple):
 
     @property
     def goes_on(self) -> bool:
-        """Whether Python makes the call again after a signal: not where it lists a folder."""
+        """Whether Python makes an interrupted call again: not where it lists a folder."""
         lists = self.name == "open" and bool(self.number & os.O_DIRECTORY)
         return self.name in ("open", "read", "write", "fsync") and not lists
 

@@ -76,6 +76,8 @@ LOOKED_AT = 1 << 14  # bytes of an input of --guided at most
 READ_BY_LOADING = {"LAY-3"}  # loading does not look at gaps: all that may be wrong with what loads
 T = TypeVar("T")
 bases = functools.cache(mutated.bases)
+index_texts = functools.cache(hostile.indexes)
+whole_folders = functools.cache(hostile.originals_of_folders)
 
 
 class Finding(Exception):  # noqa: N818  # no error of this tool
@@ -225,16 +227,14 @@ def files(random: Random) -> Iterator[bytes]:
 
 def indexes(random: Random) -> Iterator[bytes]:
     """Indexes without end."""
-    texts = hostile.indexes()
     while True:
-        yield hostile.index(random, texts)
+        yield hostile.index(random, index_texts())
 
 
 def folders(random: Random) -> Iterator[bytes]:
     """Folders without end."""
-    originals = hostile.originals_of_folders()
     while True:
-        yield hostile.folder(random, originals, bases())
+        yield hostile.folder(random, whole_folders(), bases())
 
 
 def header_seeds() -> list[bytes]:
@@ -250,7 +250,7 @@ def file_seeds() -> list[bytes]:
 TARGETS = {
     "header": Target(check_header, headers, header_seeds),
     "file": Target(check_file, files, file_seeds, hostile.repaired),
-    "index": Target(check_index, indexes, hostile.indexes),
+    "index": Target(check_index, indexes, index_texts),
     "folder": Target(check_folder, folders, list),
 }
 

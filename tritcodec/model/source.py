@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -98,15 +98,22 @@ def rows_of(tensor: SourceTensor) -> int:
 
 
 def companions(folder: Path) -> list[Path]:
-    """The files of a model *folder* that are no weights, relative to it: configuration, tokenizer."""
+    """The files of a model *folder* that are no weights, relative to it: configuration, tokenizer.
+
+    Raises OSError for a folder that cannot be listed: a copy would lack what is in it.
+    """
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and not _is_weights(path) and path.is_file():
                 found.append(path.relative_to(folder))
     return found
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _is_weights(path: Path) -> bool:
