@@ -116,6 +116,15 @@ def test_cover_takes_the_fewest_points_for_single_intervals(ends: list[tuple[int
         assert not all(any(a <= u <= b for u in fewer) for a, b in zip(low, high, strict=True))
 
 
+def test_cover_serves_what_has_one_interval_first() -> None:
+    """Owners of two intervals do not lure a point to where owners of one need more of them."""
+    single = [(0, 10), (9, 12), (15, 30)]
+    ends = np.array([*single, *[(2, 4), (16, 18)] * 5])
+    owner = np.array([0, 1, 2, *np.repeat(np.arange(3, 8), 2)])
+    chosen, complete = cover(Spans(owner, ends[:, 0], ends[:, 1]))
+    assert (chosen, complete) == ([9, 17], True)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_unused_steps_make_a_codebook(dtype: str, depth: int) -> None:
@@ -162,10 +171,10 @@ def test_what_producers_write_comes_back(real: Array, producer: Producer) -> Non
         assert tensor is None or fuzz_repack.same_bits(w, tensor)
 
 
-EXACT_TO = {  # the greatest depth at which 20,000 scales each had a step
+EXACT_TO = {  # the greatest depth at which every scale has a step: python tools/repack_table.py --scales 400
     ("F32", "F32"): {"k/H": 4, "k/3^(d-1)": 4, "k": 4},
     ("16", "F32"): {"k/H": 3, "k/3^(d-1)": 3, "k": 4},
-    ("16", "16"): {"k/H": 2, "k/3^(d-1)": 2, "k": 2},
+    ("16", "16"): {"k/H": 2, "k/3^(d-1)": 2, "k": 4},
 }
 
 
@@ -274,6 +283,16 @@ def test_one_bit_is_found(real: Array, depth: int) -> None:
     assert recovery.place == (row, column)
     assert recovery.groups - recovery.fitting == 1
     assert misses(Weights.of_array(x, GROUP_SIZE), recovery) == 1
+
+
+def test_a_value_in_a_short_group_is_counted_once(real: Array) -> None:
+    """The last two of a row of 18 columns: a group of two values that both miss."""
+    x = dequantised(PLAIN, quantised(real[:, :18], PLAIN, 2), 2)
+    x[7, 17] = 1.25 * np.abs(x[:, 16:]).max()
+    x[7, 16] = 0.9 * x[7, 17]
+    recovery = found_in(x, (2,))
+    assert (recovery.place, recovery.groups - recovery.fitting) == ((7, 16), 1)
+    assert misses(Weights.of_array(x, GROUP_SIZE), recovery) == 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

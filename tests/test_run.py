@@ -8,12 +8,14 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,13 @@ from tritcodec import TritError, TritTensor, load_file, open_file, verify_file
 from tritcodec.encode import Weights, quantize
 from tritcodec.header import TritEntry
 from tritcodec.model import tasks
+from tritcodec.model.export import dequantize_model
 from tritcodec.model.index import INDEX_NAME, decode_index
 from tritcodec.model.plan import DEPTHS, config_of, form_of, least_depth, within_budget
 from tritcodec.model.policy import Policy
 from tritcodec.model.run import quantize_model, survey_all
 from tritcodec.model.source import ModelSource, SourceTensor, read_tensor
-from tritcodec.model.spool import STATE, Spool, differences
+from tritcodec.model.spool import FINGERPRINT, STATE, Spool, differences
 from tritcodec.model.tasks import Surveyed
 from tritcodec.model.workers import Inline, run_all, workers
 
@@ -591,6 +594,63 @@ def test_a_spool_without_a_run_keeps_nothing(tmp_path: Path) -> None:
         assert spool.read("key", 1, 2).tobytes() == b"at"
         with pytest.raises(TritError, match="cut off"):
             spool.read("key", 1, 9)
+
+
+def test_what_a_run_left_that_was_over_counts_for_nothing(tmp_path: Path) -> None:
+    """A kill while the state is removed leaves pieces, of whatever it was, without a fingerprint."""
+    with Spool(tmp_path / "a", {"x": 1}, []) as spool:
+        spool.begin()
+        spool.put("key", b"of x")
+        (spool.folder / "uniform-d1").mkdir()
+        (spool.folder / FINGERPRINT).unlink()
+    with Spool(tmp_path / "a", {"x": 2}, []) as spool:
+        assert spool.get("key") is None
+        assert not (spool.folder / "uniform-d1").exists()
+
+
+def test_the_fingerprint_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little of a state can be removed, no later run takes it for unfinished."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no")
+
+    with Spool(tmp_path / "a", {"x": 1}, []) as spool:
+        spool.begin()
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", fail)
+            spool.discard()
+        assert spool.folder.exists()
+        assert not (spool.folder / FINGERPRINT).exists()
+
+
+@posix
+def test_what_is_renamed_has_been_flushed(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fingerprint, pieces, shards, and a folder with all that is in it, subfolders too, and before."""
+    (sharded / "tokenizer").mkdir()
+    (sharded / "tokenizer" / "vocab.txt").write_text("a")
+    flushed: set[int] = set()
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def remember(descriptor: int) -> None:
+        flushed.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def check(path: Path) -> None:
+        inner = [path, *path.rglob("*")]
+        assert not [part for part in inner if part.stat().st_ino not in flushed], path
+
+    def checked(move: Callable[[Path, Path], None], path: Path, to: Path) -> None:
+        check(path)
+        move(path, to)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    monkeypatch.setattr(os, "rename", partial(checked, rename))
+    monkeypatch.setattr(os, "replace", partial(checked, replace))
+    out = convert(sharded, tmp_path / "out") / "uniform-d2"
+    dequantize_model(out, tmp_path / "again")
+    assert (tmp_path / "again" / "tokenizer" / "vocab.txt").exists()
 
 
 # A cluster

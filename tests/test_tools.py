@@ -20,6 +20,9 @@ import tritcodec as tc
 
 ROOT = Path(__file__).parents[1]
 MINILM = ROOT / "fixtures" / "minilm"
+sys.path.insert(0, str(ROOT / "tools"))  # commands, which stand in no package
+
+import crosscheck  # noqa: E402
 
 
 def tool(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -42,6 +45,16 @@ def test_the_bits_do_not_depend_on_cpu_dispatch() -> None:
     features = tool("crosscheck", "--features").stdout.strip()
     done = tool("crosscheck", NPY_DISABLE_CPU_FEATURES=features)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_table_of_environments_is_of_these_digests() -> None:
+    """Every row of docs/environments.md that has a digest has that of the cases as they are pinned now."""
+    rows = re.findall(
+        r"^\| .*`([0-9a-f]{16})` \|$", (ROOT / "docs" / "environments.md").read_text(), re.MULTILINE
+    )
+    pinned = crosscheck.total(json.loads(crosscheck.PINNED.read_text()))
+    assert len(rows) > 20
+    assert set(rows) == {pinned[:16]}, "python tools/environments.py --write"
 
 
 def test_optimal_is_ahead_at_every_depth() -> None:

@@ -1,22 +1,21 @@
-"""The same bits everywhere: digests of what the codec makes of a fixed corpus, in many environments.
+"""The same bits everywhere: digests of what the codec makes of a fixed corpus.
 
-Without an option, computes the digests here and compares them with those in
-fixtures/crosscheck.json. With --matrix, does so in fresh environments with
-several NumPy versions, each with NumPy's CPU dispatch as it is and switched
-off, and prints a row for each.
+Computes the digests here and compares them with those in fixtures/crosscheck.json; --update pins those that
+come out. tools/environments.py does so in many environments, and on other machines.
+
+Encoding, decoding, packing, products and files have cases of their own. What is decoded, multiplied and
+written is painted by a rule and depends on no encoder: where only encoding changes, only its cases do.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -25,14 +24,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file
 
 import tritcodec as tc
+from tritcodec import layouts
 
 ROOT = Path(__file__).parents[1]
 PINNED = ROOT / "fixtures" / "crosscheck.json"
 MODEL = ROOT / "fixtures" / "minilm" / "model.safetensors"
-NUMPYS = ("1.26.4", "2.0.2", "")  # the last: the newest there is
 DEPTHS = (1, 2, 3, 4)
 METHODS: dict[str, dict[str, Any]] = {
     "optimal": {},
@@ -46,53 +44,164 @@ REAL = {  # real matrices, one of each kind, and the cut that is taken
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16, np.float64)
 
 
+FORMS = [(depth, shift) for depth in DEPTHS for shift in range(5 - depth)]  # all that there are
+STEPS = (0x3C123440 + np.arange(27, dtype=np.uint32) * 0x197C0).view(np.float32)  # 18 significant bits
+Array = npt.NDArray[Any]
+Digests = Iterator[tuple[str, str]]
+
+
+def real_weights() -> dict[str, Array]:
+    """The matrices of the model in fixtures/minilm that REAL names; read here, for any machine."""
+    data = MODEL.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header, found = json.loads(data[8:start]), {}
+    for name, (tensor, cut) in REAL.items():
+        entry = header[tensor]
+        begin, end = entry["data_offsets"]
+        dtype = {"F32": "<f4", "F16": "<f2"}[entry["dtype"]]
+        array = np.frombuffer(data[start + begin : start + end], dtype).reshape(entry["shape"])
+        found[name] = array[cut].astype(np.float32)
+    return found
+
+
+def painted(rows: int, columns: int) -> Array:
+    """Integers from -125 to 125. 251 is prime: no group, row or byte has a cycle of its own."""
+    return (np.arange(rows * columns) * 97 % 251 - 125).reshape(rows, columns)
+
+
 def corpus() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """Named float32 matrices: real, painted, and made to hurt."""
-    real = load_file(MODEL)
-    for name, (tensor, cut) in REAL.items():
-        yield name, real[tensor][cut].astype(np.float32)
-    # 251 is prime: no group, row or byte has a cycle of its own. All values are exact in float32.
-    painted = (np.arange(37 * 101) * 97 % 251 - 125).reshape(37, 101)
-    yield "painted", painted.astype(np.float32) / np.float32(64)
-    yield "huge", painted.astype(np.float32) * np.float32(2.0**120)
-    yield "tiny", painted.astype(np.float32) * np.float32(2.0**-149)
-    yield "ties", (painted % 9).astype(np.float32) / np.float32(2)
-    yield "outlier", np.where(painted == 125, 2.0**40, painted / 64).astype(np.float32)
-    yield "narrow", painted[:, :10].astype(np.float32)
+    yield from real_weights().items()
+    integers = painted(37, 101)  # all values are exact in float32
+    yield "painted", integers.astype(np.float32) / np.float32(64)
+    yield "huge", integers.astype(np.float32) * np.float32(2.0**120)
+    yield "tiny", integers.astype(np.float32) * np.float32(2.0**-149)
+    yield "ties", (integers % 9).astype(np.float32) / np.float32(2)
+    yield "outlier", np.where(integers == 125, 2.0**40, integers / 64).astype(np.float32)
+    yield "narrow", integers[:, :10].astype(np.float32)
     yield "zero", np.zeros((6, 40), np.float32)
+
+
+def tensor(
+    depth: int, shift: int = 0, shape: tuple[int, int] = (37, 101), dtype: str = "F32"
+) -> tc.TritTensor:
+    """A painted trit tensor."""
+    H, groups = (3**depth - 1) // 2, -(-shape[1] // 16)
+    levels = (painted(*shape) % (2 * H + 1) - H).astype(np.int8)
+    codes = (painted(shape[0], groups) % 27).astype(np.uint8)
+    return tc.TritTensor.from_levels(levels, codes, STEPS, depth=depth, shift=shift, dtype=dtype)
 
 
 def digests() -> dict[str, str]:
     """The digest of every case, by name."""
-    found = {}
+    return dict(pair for part in (encoded, decoded, multiplied, laid_out, files) for pair in part())
+
+
+def encoded() -> Digests:
+    """Every matrix by every method at every depth, and every dtype."""
     for name, weights in corpus():
         for method, options in METHODS.items():
             for depth in DEPTHS:
-                found[f"{name}/{method}/d{depth}"] = _digest(tc.quantize(weights, depth, **options))
+                yield f"encode/{name}/{method}/d{depth}", of_tensor(tc.quantize(weights, depth, **options))
     weights = dict(corpus())["painted"]
     for dtype in DTYPES:
-        found[f"painted/{np.dtype(dtype).name}"] = _digest(tc.quantize(weights.astype(dtype), 2))
-    found["file"] = _file_digest(weights)
-    return found
+        yield f"encode/painted/{np.dtype(dtype).name}", of_tensor(tc.quantize(weights.astype(dtype), 2))
 
 
-def _digest(tensor: tc.TritTensor) -> str:
+def decoded() -> Digests:
+    """Every depth and shift in every dtype, and what is cut."""
+    for depth, shift in FORMS:
+        t = tensor(depth, shift)
+        values = [t.dequantize(dtype) for dtype in ("F32", "F16", "BF16")]
+        yield f"decode/d{depth}/s{shift}", of(*values, t.scales())
+        yield f"cut/d{depth}/s{shift}", of(*(t.truncate(d).dequantize() for d in range(1, depth + 1)))
+
+
+def activations(columns: int) -> dict[str, Array]:
+    """Rows of every dtype; and some whose terms cancel, overflow or vanish."""
+    integers = painted(5, columns)
+    floats = integers.astype(np.float32) / np.float32(7)
+    spread = np.ldexp(floats, integers % 61 - 30).astype(np.float32)
+    spread[:, 1::2] = -spread[:, :-1:2]  # of a pair only what the weights make of it is left
+    return {
+        "F32": floats,
+        "F16": floats.astype(np.float16),
+        "BF16": floats.astype(ml_dtypes.bfloat16),
+        "I8": integers.astype(np.int8),
+        "cancelling": spread,
+        "huge": np.ldexp(floats, 120),
+        "tiny": np.ldexp(floats, -140),
+    }
+
+
+def multiplied() -> Digests:
+    """Exact products of every dtype of activations, with scales; dots of groups; with real activations."""
+    scale = painted(5, 1)[:, 0].astype(np.float32) / np.float32(3)
+    for depth in DEPTHS:
+        t = tensor(depth, 4 - depth)
+        for name, x in activations(t.shape[1]).items():
+            yield f"matmul/d{depth}/{name}", of(tc.matmul(x, t))
+        x = activations(t.shape[1])["I8"]
+        yield f"matmul/d{depth}/I8/scaled", of(tc.matmul(x, t, scale=scale))
+        yield f"group_dots/d{depth}", of(tc.group_dots(x, t))
+    for name, x in real_weights().items():
+        yield f"matmul/real/{name}", of(tc.matmul(x, tensor(3, shape=(40, x.shape[1]))))
+
+
+def laid_out() -> Digests:
+    """Planes, packed along both axes, and every exchange layout."""
+    for depth in DEPTHS:
+        t = tensor(depth)
+        trits = tc.split(t.levels(), depth)
+        yield f"pack/d{depth}", of(tc.pack(trits, axis=-1), tc.pack(trits, axis=1))
+        planes = [layouts.to_two_bit(t, p) for p in range(depth)] + [
+            layouts.to_tq1_0(t, p) for p in range(depth)
+        ]
+        yield f"layouts/d{depth}", of(*planes, *([layouts.to_int4(t)] if depth <= 2 else []))
+
+
+def files() -> Digests:
+    """Files: written at once, cut, and written segment by segment from the last to the first."""
+    tensors: dict[str, tc.TritTensor | Array] = {
+        "w": tensor(3, dtype="BF16"),
+        "a.bias": painted(1, 9).astype(np.float16),
+        "\u00e9": np.array([True, False]),
+        "scalar": np.array(1.5),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tc.save_file(tensors, folder / "a.trit", {"format": "pt", "note": "\u00b11"})
+        yield "file/saved", of_file(folder / "a.trit")
+        tc.truncate_file(folder / "a.trit", folder / "b.trit", 1)
+        yield "file/cut", of_file(folder / "b.trit")
+        with tc.open_file(folder / "a.trit") as file:
+            entries, segments = file.header.entries, file.segments
+            with tc.TritWriter(folder / "c.trit", entries, file.metadata) as writer:
+                for segment in reversed(segments):
+                    writer.write(segment.entry.name, segment.part, file.blocks(segment))
+        yield "file/streamed", of_file(folder / "c.trit")
+        loaded = tc.load_file(folder / "a.trit")
+        yield "file/loaded", of_tensor(loaded.pop("w")) + of(*loaded.values())
+
+
+def of_tensor(t: Any) -> str:
     """Of codebook, planes, and the values in every dtype that they fit."""
-    digest = sha256(tensor.codebook.astype("<f4").tobytes())
-    for plane in tensor.planes:
-        digest.update(plane.tobytes())
-    for dtype in ("F32", "BF16"):
-        digest.update(tensor.dequantize(dtype).tobytes())
-    digest.update(tc.pack(tc.split(tensor.levels(), tensor.depth), axis=-1).tobytes())
+    values = [t.dequantize(dtype) for dtype in ("F32", "BF16")]
+    return of(t.codebook, *t.planes, *values, tc.pack(tc.split(t.levels(), t.depth), axis=-1))
+
+
+def of(*arrays: Any) -> str:
+    """Of dtypes, shapes and values, as little-endian bytes."""
+    digest = sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.name} {array.shape}".encode())
+        digest.update(np.asarray(array, array.dtype.newbyteorder("<"), order="C").tobytes())
     return digest.hexdigest()
 
 
-def _file_digest(weights: npt.NDArray[np.float32]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.trit")
-        tensors = {"b.weight": tc.quantize(weights, 3), "a.bias": weights[0].astype(np.float16)}
-        tc.save_file(tensors, path, {"format": "pt", "note": "\u00b11"})
-        return sha256(path.read_bytes()).hexdigest()
+def of_file(path: Path) -> str:
+    """Of a file's bytes."""
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def total(found: dict[str, str]) -> str:
@@ -106,52 +215,6 @@ def compare(found: dict[str, str]) -> list[str]:
     return sorted(name for name in found.keys() | pinned.keys() if found.get(name) != pinned.get(name))
 
 
-def run_matrix(pythons: list[str], numpys: list[str]) -> int:
-    """Print a row for every environment; gives the exit status."""
-    print(f"{platform.machine()}, {platform.system()}; the digest of all cases, in each environment\n")
-    print(f"{'python':<10}{'numpy':<10}{'CPU dispatch':<14}digest")
-    seen = set()
-    for python in pythons:
-        for numpy in numpys:
-            with tempfile.TemporaryDirectory() as folder:
-                interpreter = _environment(folder, python, numpy)
-                for dispatch in ("on", "off"):
-                    row = _run(interpreter, dispatch)
-                    print(
-                        f"{row['python']:<10}{row['numpy']:<10}{dispatch:<14}{row['total'][:32]}", flush=True
-                    )
-                    seen.add(row["total"])
-    same = seen == {total(json.loads(PINNED.read_text()))}
-    print(f"\n{'all as pinned' if same else 'NOT all the same: see the rows'}")
-    return 0 if same else 1
-
-
-def _environment(folder: str, python: str, numpy: str) -> Path:
-    """The interpreter of a fresh environment with the package and the NumPy version."""
-    if python:
-        subprocess.run([python, "-m", "venv", folder], check=True)
-    else:
-        venv.create(folder, with_pip=True)
-    interpreter = Path(folder, "bin", "python")
-    wanted = f"numpy=={numpy}" if numpy else "numpy"
-    subprocess.run([interpreter, "-m", "pip", "install", "-q", str(ROOT), wanted], check=True)
-    return interpreter
-
-
-def _run(interpreter: Path, dispatch: str) -> dict[str, str]:
-    environment = dict(os.environ)
-    if dispatch == "off":
-        features = subprocess.run(
-            [interpreter, __file__, "--features"], check=True, capture_output=True, text=True
-        )
-        environment["NPY_DISABLE_CPU_FEATURES"] = features.stdout.strip()
-    done = subprocess.run(
-        [interpreter, __file__, "--print"], check=True, capture_output=True, text=True, env=environment
-    )
-    row: dict[str, str] = json.loads(done.stdout)
-    return row
-
-
 def features() -> str:
     """What this NumPy dispatches to on this CPU, as NPY_DISABLE_CPU_FEATURES takes it."""
     package = "numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core"
@@ -159,29 +222,48 @@ def features() -> str:
     return " ".join(name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name))
 
 
+def blas() -> str:
+    """The kernels that OpenBLAS uses here, where NumPy came with one."""
+    for path in Path(np.__file__).parents[1].glob("numpy.libs/*openblas*"):
+        library = ctypes.CDLL(str(path))
+        for name in ("scipy_openblas_get_corename64_", "openblas_get_corename64_"):
+            if hasattr(library, name):
+                function = getattr(library, name)
+                function.restype = ctypes.c_char_p
+                return str(function().decode())
+    return ""
+
+
+def row(found: dict[str, str]) -> dict[str, object]:
+    """What tools/environments.py wants to know."""
+    return {
+        "machine": platform.machine(),
+        "byteorder": sys.byteorder,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "ml_dtypes": ml_dtypes.__version__,
+        "blas": blas(),
+        "cases": len(found),
+        "wrong": compare(found),
+        "total": total(found),
+    }
+
+
 def main() -> int:
     """Parse arguments and run; gives the exit status: 0 where all is as pinned."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--matrix", action="store_true", help="run in fresh environments")
-    parser.add_argument(
-        "--numpy", default=",".join(NUMPYS), help="versions for --matrix (default: %(default)s)"
-    )
-    parser.add_argument("--python", default="", metavar="PATH,...", help="interpreters for --matrix")
     parser.add_argument("--update", action="store_true", help="pin the digests that this environment gives")
-    parser.add_argument("--print", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--features", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--print", action="store_true", help="print what this environment is, as JSON")
+    parser.add_argument("--features", action="store_true", help="print what NumPy dispatches to on this CPU")
     arguments = parser.parse_args()
     if arguments.features:
         print(features())
         return 0
-    if arguments.matrix:
-        return run_matrix(arguments.python.split(","), arguments.numpy.split(","))
     found = digests()
     if arguments.print:
-        row = {"python": platform.python_version(), "numpy": np.__version__, "total": total(found)}
-        print(json.dumps(row))
+        print(json.dumps(row(found)))
         return 0
     if arguments.update:
         PINNED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")

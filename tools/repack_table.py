@@ -6,6 +6,9 @@ Embeddings are left out: no producer touches them. Prints a table: a row a produ
 the matrices that were packed at that depth, of how many, after a plus those that were packed at another one,
 and the bits a weight that they take. Every value has to come back bit for bit, a negative zero as +0; the
 exit status is 1 where one does not.
+
+With --scales N instead: of N random scales, the share for which some step gives every level, by a search that
+knows nothing of the package. Only matrices whose scales all have one can be packed.
 """
 
 from __future__ import annotations
@@ -95,16 +98,36 @@ def table(source: ModelSource, some: Sequence[Producer], depths: Sequence[int]) 
     return right
 
 
+def scale_table(count: int, some: Sequence[Producer], depths: Sequence[int]) -> None:
+    """Print the share of scales that have a step."""
+    print(f"{'producer':<42}" + "".join(f"{f'depth {depth}':>{WIDTH}}" for depth in depths))
+    for producer in some:
+        shares = [_share(count, producer, depth) for depth in depths]
+        print(f"{producer.name:<42}" + "".join(f"{share:>{WIDTH}.1%}" for share in shares), flush=True)
+
+
+def _share(count: int, producer: Producer, depth: int) -> float:
+    scales = producer.stored(np.exp(np.random.default_rng(depth).uniform(-4, 1, count)), depth)
+    H = (3**depth - 1) // 2
+    levels = np.arange(-H, H + 1)
+    return sum(producer.has_step(scale, levels, depth) for scale in scales) / count
+
+
 def main() -> int:
     """Parse arguments and print the table; gives the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="a folder with model.safetensors, or a safetensors file")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("model", nargs="?", help="a folder with model.safetensors, or a safetensors file")
+    what.add_argument("--scales", type=int, metavar="N", help="look at scales alone, at N of them")
     parser.add_argument("--depths", type=int, nargs="+", choices=DEPTHS, default=DEPTHS, metavar="N")
     parser.add_argument("--only", default="", metavar="TEXT", help="producers whose names hold it")
     options = parser.parse_args()
     some = [producer for producer in producers.PRODUCERS if options.only in producer.name]
+    if options.scales:
+        scale_table(options.scales, some, options.depths)
+        return 0
     start = time.monotonic()
     right = table(ModelSource(options.model), some, options.depths)
     print(f"{'every value came back' if right else 'VALUES DIFFER'}, {time.monotonic() - start:.0f} s")

@@ -117,6 +117,10 @@ class Cursor:
         length = self.expect("str")
         if length > limit:
             self.fail(clause, f"str of {length} bytes, over the limit of {limit}")
+        return self.text(length)
+
+    def text(self, length: int) -> bytes:
+        """The bytes of a str whose head has been read, proved UTF-8 (MP-4)."""
         text = self.take(length)
         # "Every str MUST be well-formed UTF-8."
         try:
@@ -142,7 +146,10 @@ class Cursor:
 
     def map_keys(self, limit: int = MAX_HEADER_SIZE, clause: str = "MP-5") -> Iterator[str]:
         """The keys of a map of at most *limit* pairs, one after the other; the caller reads each value."""
-        count = self.expect("map")
+        return self.keys(self.expect("map"), limit, clause)
+
+    def keys(self, count: int, limit: int = MAX_HEADER_SIZE, clause: str = "MP-5") -> Iterator[str]:
+        """The keys of a map of *count* pairs, whose head has been read, as `map_keys` gives them."""
         if count > limit:
             self.fail(clause, f"map of {count} pairs, over the limit of {limit}")
         previous = None
@@ -162,7 +169,6 @@ class Cursor:
 
     def skip(self, depth: int) -> None:
         """Pass over any value, the *depth*-th level of nesting if an array or a map."""
-        start = self.at
         kind, number = self.head()
         # "Arrays and maps MUST be nested at most 8 deep."
         if kind in ("array", "map") and depth > MAX_NESTING:
@@ -173,9 +179,7 @@ class Cursor:
         elif kind == "bin":
             self.take(number)
         elif kind == "str":
-            self.at = start
-            self.utf8()
-        elif kind == "map":
-            self.at = start
-            for _ in self.map_keys():
+            self.text(number)
+        elif kind == "map" and number:
+            for _ in self.keys(number):
                 self.skip(depth + 1)

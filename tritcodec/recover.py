@@ -165,12 +165,10 @@ def _bits(weights: Weights, start: int) -> Bits:
 
 
 def _members(bits: Bits, row: I64, group: I64, sign: int) -> I64:
-    """The magnitudes of groups of a block, (n, 16), a short last one filled with zeros."""
-    column = group[:, None] * GROUP_SIZE + np.arange(GROUP_SIZE)
-    inside = np.minimum(column, bits.shape[1] - 1)
-    values: I64 = bits[row[:, None], inside].astype(np.int64) & (sign - 1)
-    values[column >= bits.shape[1]] = 0
-    return values
+    """The magnitudes of groups of a block, (n, 16); a short last one repeats its last, which says no more."""
+    column = np.minimum(group[:, None] * GROUP_SIZE + np.arange(GROUP_SIZE), bits.shape[1] - 1)
+    members: I64 = bits[row[:, None], column].astype(np.int64) & (sign - 1)
+    return members
 
 
 def misses(weights: Weights, recovery: Recovery) -> int:

@@ -21,7 +21,7 @@ EVERY_CODE = (1 << CODES) - 1
 
 
 class Values:
-    """The values that up to 27 *steps* decode to in *dtype*, at *depth* and shift 0.
+    """The values that 27 *steps* decode to in *dtype*, at *depth* and shift 0.
 
     They are made as the decoder makes them (TEN-6, TEN-8), so that what is found here decodes to
     the same bits, zeros aside: whatever its sign, a zero has level 0.
@@ -32,19 +32,15 @@ class Values:
         self.dtype, self._sign = BITS[dtype], SIGN[dtype]
         levels = np.arange(H + 1, dtype=np.float32)
         products = (steps[:, None] * levels).astype(FLOATS[dtype]).view(self.dtype)
-        self._magnitudes, place = np.unique(np.append(products.ravel(), 0), return_inverse=True)
-        place, V = place.ravel()[:-1].reshape(products.shape), len(self._magnitudes)
-        self._unknown = (
-            2 * V
-        )  # the index of what no step gives; that of a value is below V, of its negative above
+        self._magnitudes, place = np.unique(products, return_inverse=True)
+        place, V = place.reshape(products.shape), len(self._magnitudes)
+        self._unknown = 2 * V  # the index of what no step gives; values are below V, their negatives above
         masks, offsets = np.zeros(V, np.uint32), np.full((CODES, V), H, np.uint8)
-        for code in range(len(steps)):
+        for code in range(CODES):
             masks[place[code]] |= np.uint32(1 << code)
             offsets[code, place[code, ::-1]] = np.arange(
                 2 * H, H - 1, -1
-            )  # the last of equals stays: the lowest
-        masks[0] = EVERY_CODE
-        offsets[:, 0] = H
+            )  # of equals the last stays, the lowest
         self._masks = np.concatenate([masks, masks, np.zeros(1, np.uint32)])
         self._offsets = np.concatenate([offsets, 2 * H - offsets, np.full((CODES, 1), H, np.uint8)], axis=1)
         self._dense = None if self.dtype.itemsize > 2 else self._search(np.arange(1 << 16, dtype=self.dtype))

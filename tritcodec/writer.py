@@ -141,7 +141,7 @@ class TritWriter:
         # "A writer SHOULD write to another name in the same folder, flush the file to storage, and rename
         # it."
         os.replace(self._temporary, self.path)
-        _sync_folder(self.path.parent)
+        sync(self.path.parent)
 
     def _with_digests(self, entry: Entry) -> Entry:
         digests = tuple(self._digests[entry.name, part] for part in range(len(entry.digests)))
@@ -230,10 +230,10 @@ def _cut_entry(entry: Entry, depth: int) -> Entry:
     return trit_entry(entry.name, entry.form.truncated(depth))
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in *folder* last through a power cut, where the system can."""
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a folder, last through a power cut, where the system can."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,11 +50,8 @@ def dequantize_model(
             name = _safetensors_name(shard) if model.index else MODEL_NAME
             with model.shard(shard) as file, open(folder / name, "wb") as out:
                 size += _write_safetensors(out, file, dtype, depth, progress)
-                _sync(out)
         if model.index:
-            with open(folder / f"{MODEL_NAME}.index.json", "wb") as out:
-                out.write(_safetensors_index(model, size))
-                _sync(out)
+            (folder / f"{MODEL_NAME}.index.json").write_bytes(_safetensors_index(model, size))
 
 
 def truncate_model(source: PathLike, target: PathLike, depth: int) -> None:
@@ -72,20 +68,14 @@ def truncate_model(source: PathLike, target: PathLike, depth: int) -> None:
             with model.shard(shard) as file:
                 copy_truncated(file, folder / shard, depth)
         if model.index:
-            with open(folder / INDEX_NAME, "wb") as out:
-                out.write(encode_index({shard: read_shard(folder / shard) for shard in model.shards}))
-                _sync(out)
+            shards = {shard: read_shard(folder / shard) for shard in model.shards}
+            (folder / INDEX_NAME).write_bytes(encode_index(shards))
 
 
 def _folder(source: PathLike) -> Path | None:
     """The folder that *source* means, by itself or its index; None for a lone file."""
     path = model_file(source)
     return path.parent if Path(source).is_dir() or path.name == INDEX_NAME else None
-
-
-def _sync(out: BinaryIO) -> None:
-    out.flush()
-    os.fsync(out.fileno())
 
 
 def _safetensors_name(shard: str) -> str:

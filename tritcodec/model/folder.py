@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TextIO
 
 from ..errors import TritError
+from ..writer import sync
 from .source import companions
 
 
 @contextlib.contextmanager
 def new_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
-    """Folders beside *targets*, to fill; they take their names, all together, when the block ends.
+    """Folders beside *targets*, to fill; flushed to storage, they take their names when the block ends.
 
     After an exception they are removed, with everything in them and with
     those parents of *targets* that were made for them. Raises TritError where
@@ -34,9 +35,13 @@ def new_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
         for folder in building:
             folder.mkdir(parents=True)
         yield list(building)
+        for folder in building:
+            flush(folder)
         for folder, target in building.items():
             os.rename(folder, target)
             named.append(target)
+        for parent in {target.parent for target in targets}:
+            sync(parent)
     except BaseException as error:
         for folder in [*building, *named]:
             shutil.rmtree(folder, ignore_errors=True)
@@ -81,15 +86,9 @@ def copy_companions(source: Path | None, target: Path) -> None:
 
 
 def flush(folder: Path) -> None:
-    """Make the files in *folder*, and their names, last through a power cut, where the system can."""
-    if os.name != "posix":
-        return
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Make everything in *folder*, and the names there, last through a power cut."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
 
 
 def _name_target(error: OSError, building: dict[Path, Path]) -> None:

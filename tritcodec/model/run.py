@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import TritError
 from ..header import MAJOR, MINOR, encode_header
 from ..reader import PathLike, open_file
+from ..writer import sync
 from . import index
 from .assemble import Encoded, Found
 from .folder import copy_companions, flush
@@ -288,7 +289,7 @@ def finish(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
                 "came into being meanwhile; move it away and run the command again", where=str(output)
             )
         os.rename(folder, output)
-    flush(spool.target)
+    sync(spool.target)
     spool.discard()
 
 

@@ -1,9 +1,8 @@
 """What an unfinished run has done so far, kept so that a kill at any moment loses only the work in flight.
 
 A folder `.tritcodec` in the output folder: a lock, the run's fingerprint, one
-file for every piece of finished work, and the shards that are complete. A piece is
-written under another name and renamed, and holds its own SHA-256: what a power cut leaves of it
-is found out and done again.
+file for every piece of finished work, and the shards that are complete. Whatever has its name
+there is whole, after a power cut, too; a piece holds its own SHA-256 besides.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import TritError
+from ..writer import sync
 
 STATE = ".tritcodec"  # in the output folder, while a run is not complete
 FINGERPRINT, LOCK, PIECES = "run.json", "lock", "pieces"
@@ -90,6 +90,7 @@ class Spool:
         try:
             earlier = json.loads(path.read_bytes())
         except FileNotFoundError:
+            self._clear()
             _write(path, json.dumps(self.fingerprint, indent=1).encode())
             return
         except ValueError:
@@ -100,6 +101,14 @@ class Spool:
                 f"an unfinished run of something else is here: {'; '.join(changed[:3])}. {self._remedy()}"
             )
             raise TritError(message, where=str(self.target))
+
+    def _clear(self) -> None:
+        """Remove what a run left that was over: it has no fingerprint, so its pieces may be of anything."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
 
     def _remedy(self) -> str:
         return f"To begin anew, remove {self.folder}"
@@ -119,8 +128,11 @@ class Spool:
 
     def read(self, key: str, offset: int, size: int) -> npt.NDArray[np.uint8]:
         """Bytes of the piece *key*, which has been put or got before."""
-        data = np.fromfile(self._piece(key), np.uint8, size, offset=DIGEST_SIZE + offset)
-        if len(data) != size:
+        data = np.empty(size, np.uint8)
+        with open(self._piece(key), "rb") as file:
+            file.seek(DIGEST_SIZE + offset)
+            count = file.readinto(data.data)
+        if count != size:
             raise TritError("a piece of the unfinished run has been cut off", where=str(self._piece(key)))
         return data
 
@@ -130,7 +142,11 @@ class Spool:
 
     def discard(self) -> None:
         """Remove the state, and the folders that were made for it where they hold nothing else."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # The fingerprint first: half a state that had one would be taken for an unfinished run.
+        (self.folder / FINGERPRINT).unlink(missing_ok=True)
+        sync(self.folder)
+        with contextlib.suppress(OSError):  # of closing a folder, which is not ignored
+            shutil.rmtree(self.folder, ignore_errors=True)
         for folder in self._new:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -149,10 +165,14 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, as far as no power cut comes."""
+    """Write a file that is there whole or not at all, and stays."""
     temporary = path.with_name(f"{path.name}.tmp")  # of the one run that holds the lock
-    temporary.write_bytes(data)
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
+    sync(path.parent)
 
 
 if sys.platform == "win32":
