@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -100,13 +100,18 @@ def rows_of(tensor: SourceTensor) -> int:
 def companions(folder: Path) -> list[Path]:
     """The files of a model *folder* that are no weights, relative to it: configuration, tokenizer."""
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and not _is_weights(path) and path.is_file():
                 found.append(path.relative_to(folder))
     return found
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """What cannot be listed is not left out: os.walk would."""
+    raise error
 
 
 def _is_weights(path: Path) -> bool:
