@@ -183,6 +183,15 @@ Names = dict[str, Inode | None]  # of files and folders
 
 
 @dataclass
+class Change:
+    """A call that changed names, the file that it made, and whether it lasts through a power cut."""
+
+    call: Call
+    made: Inode | None
+    lasts: bool = False
+
+
+@dataclass
 class Disk:
     """Names and bytes as a process sees them, and what would be left of them after a power cut.
 
@@ -190,8 +199,8 @@ class Disk:
     """
 
     names: Names
-    durable: Names
-    waiting: list[tuple[Call, Inode | None]] = field(default_factory=list)  # changes of names
+    before: Names
+    changes: list[Change] = field(default_factory=list)  # of names, in their order
 
     @classmethod
     def of(cls, content: Tree) -> Disk:
@@ -211,17 +220,22 @@ class Disk:
         elif call.changes:
             made = Inode(bytearray()) if call.name == "open" else None
             change(self.names, call, made)
-            self.waiting.append((call, made))
+            self.changes.append(Change(call, made))
 
     def settle(self, folder: str) -> None:
         """The names in *folder* are flushed."""
-        waiting, self.waiting = self.waiting, []
-        for call, made in waiting:
-            parents = {os.path.dirname(path) or "." for path in (call.path, call.to) if path}
-            if folder in parents:
-                change(self.durable, call, made)
-            else:
-                self.waiting.append((call, made))
+        for item in self.changes:
+            paths = filter(None, (item.call.path, item.call.to))
+            item.lasts |= folder in {os.path.dirname(path) or "." for path in paths}
+
+    @property
+    def durable(self) -> Names:
+        """The names that last. A folder whose own name comes to last has in it what was flushed before."""
+        names = dict(self.before)
+        for item in self.changes:
+            if item.lasts:
+                change(names, item.call, item.made)
+        return names
 
     def after_a_cut(self) -> dict[str, Tree]:
         """What may be found then: with the last names, and files cut off or of zeros; or with old names."""

@@ -295,7 +295,7 @@ MODULES = (
 REPORTING = {"fail", "_refuse", "_byte_error"}  # functions that are given a clause
 GIVEN = {  # clauses that functions are given, one each: its cases are tried first
     "array": "HDR-4",
-    "map_keys": "HDR-5",
+    "keys": "HDR-5",
     "utf8": "HDR-6",
     "check_name": "NAME-2",
     "binary": "CB-1",

@@ -305,3 +305,20 @@ def test_a_snapshot_of_a_hub_goes_back(folder: Path, tmp_path: Path) -> None:
     expected = {name: data for name, data in tree(folder).items() if not name.startswith("tokenizer")}
     assert tree(tmp_path / "cut") == expected
     assert not any(path.is_symlink() for path in (tmp_path / "cut").iterdir())
+
+
+def test_a_folder_that_cannot_be_listed_is_not_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer in a folder that fails to be read: an error, and no model without it."""
+    scandir = os.scandir
+
+    def failing(path: Any) -> Any:
+        if str(path).endswith("tokenizer"):
+            raise OSError(errno.EIO, "no", str(path))
+        return scandir(path)
+
+    with untouched(tmp_path), monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", failing)
+        with pytest.raises(OSError, match="no"):
+            dequantize_model(folder, tmp_path / "out")

@@ -74,3 +74,19 @@ def test_a_power_cut() -> None:
     assert disk.after_a_cut()["lost"] == {"out": None, "out/a": b"old"}
     disk.do(Call("fsync", "out"))
     assert disk.after_a_cut()["lost"] == {"out": None, "out/a": b"new\0"}
+
+
+def test_what_is_in_a_folder_lasts_when_the_folder_does() -> None:
+    """The order of flushes does not matter; until the last, nothing is there."""
+    disk = Disk.of({"out": None})
+    for call in [
+        Call("mkdir", "out/d"),
+        Call("open", "out/d/f", os.O_CREAT),
+        Call("write", "out/d/f", 0, b"x"),
+    ]:
+        disk.do(call)
+    for path in ("out/d/f", "out/d"):
+        disk.do(Call("fsync", path))
+        assert disk.after_a_cut()["lost"] == {"out": None}
+    disk.do(Call("fsync", "out"))
+    assert disk.after_a_cut()["lost"] == {"out": None, "out/d": None, "out/d/f": b"x"}

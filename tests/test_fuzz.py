@@ -79,7 +79,7 @@ PLANTED: dict[str, tuple[str, object, str, object, str]] = {
     "digests": ("file", reader, "check_digest", nothing, "written again, the file is another"),
     "memory": ("file", reader, "decode_preamble", allocating, "MemoryError"),
     "another exception": ("index", index, "_number", int, "ValueError: "),
-    "time": ("index", index, "check_shard_name", endless, "Slow: takes more than 0.5 s"),
+    "time": ("index", index, "check_shard_name", endless, "Slow: takes more than 1.0 s"),
     "identities": ("folder", shards, "check_shard", nothing, "entries and keys differ"),
 }
 

@@ -63,9 +63,11 @@ class Spool:
             (self.folder / PIECES).mkdir(exist_ok=True)
             for cut_off in self.folder.glob("*/.*.tmp"):  # a shard that was being written at a kill
                 cut_off.unlink()
-        except BaseException:
+        except BaseException as error:
+            if not (self.folder / FINGERPRINT).exists():  # nothing was begun
+                self.discard()
             self._lock.close()
-            raise
+            raise self._of_target(error) if isinstance(error, OSError) else error from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
@@ -144,7 +146,8 @@ class Spool:
         """Remove the state, and the folders that were made for it where they hold nothing else."""
         # The fingerprint first: half a state that had one would be taken for an unfinished run.
         (self.folder / FINGERPRINT).unlink(missing_ok=True)
-        sync(self.folder)
+        with contextlib.suppress(OSError):  # a disk that fails is no reason to keep it
+            sync(self.folder)
         with contextlib.suppress(OSError):  # of closing a folder, which is not ignored
             shutil.rmtree(self.folder, ignore_errors=True)
         for folder in self._new:
