@@ -22,8 +22,11 @@ from tritcodec.cli import main
 from tritcodec.model.folder import new_file
 from tritcodec.model.measure import Sums, look
 from tritcodec.model.policy import Policy
-from tritcodec.model.report import report
+from tritcodec.model.repack import Repack, repack_job
+from tritcodec.model.report import report, size
+from tritcodec.model.run import quantize_model
 from tritcodec.model.source import ModelSource
+from tritcodec.model.workers import Inline
 
 HOSTILE = "<img src=x onerror=\"alert(1)\"></title></style><script>alert('2')</script>&amp;"
 KEPT: dict[str, Stored] = {
@@ -130,6 +133,36 @@ def test_what_was_kept_has_its_reason(page: str) -> None:
     assert reasons["integer I64"] == "count"
     assert reasons["asked for: the recipe would quantise it"] == "model.layers.3.mlp.up_proj.weight"
     assert reasons["rank 1"].endswith(".bias")
+
+
+def test_what_repack_kept_did_not_fit(tmp_path: Path) -> None:
+    """The recipe decided nothing there: embeddings and layers were looked at."""
+    names = ["embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"]
+    write_model(tmp_path / "model", {name: weights(5, 20) for name in names})
+    quantize_model(repack_job(ModelSource(tmp_path / "model"), Repack()), tmp_path / "out", Inline())
+    with open_model(tmp_path / "out" / "repacked") as model:
+        page = report(model, look(model, counts=True))
+    assert "<td>not of trits and scales, or no smaller</td><td><details><summary>2 tensors</summary>" in page
+    assert "asked for" not in page
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1000 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (999 << 10, "999 KiB"),
+        (1023 << 20, "1023 MiB"),
+        (3 << 30, "3 GiB"),
+        (1 << 52, "4096 TiB"),
+    ],
+)
+def test_sizes_have_no_exponents(count: int, text: str) -> None:
+    """Three digits or four."""
+    assert size(count) == text
 
 
 @pytest.mark.parametrize("tensors", [{}, {"bias": weights(3)}, {"w": weights(5, 20)}])

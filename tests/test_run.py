@@ -27,10 +27,10 @@ from model_helpers import MINILM, Stored, floats, tree, untouched, weights, writ
 from safetensors.numpy import load_file as load_safetensors
 from test_model import convert, job
 
-from tritcodec import TritError, TritTensor, load_file, open_file, verify_file
+from tritcodec import TritError, TritTensor, load_file, open_file, open_model, verify_file
 from tritcodec.encode import Weights, quantize
 from tritcodec.header import TritEntry
-from tritcodec.model import tasks
+from tritcodec.model import spool, tasks
 from tritcodec.model.export import dequantize_model
 from tritcodec.model.index import INDEX_NAME, decode_index
 from tritcodec.model.plan import DEPTHS, config_of, form_of, least_depth, within_budget
@@ -214,6 +214,30 @@ def test_sens_keeps_its_bound(tmp_path: Path, bound: float) -> None:
         if tensor.depth > 1:
             less = trit_tensors(out / f"uniform-d{tensor.depth - 1}")[name]
             assert relative_error(source[name], less) > bound
+
+
+@pytest.mark.parametrize("function", ["replace", "rename"])
+def test_sens_says_what_came_out_whoever_wrote_it(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """Depths that errors decided are those of the files, where an earlier run wrote them, too."""
+    monkeypatch.setattr(Weights, "estimate", lambda *_: (0.0, 1.0))  # depth 1, which is too low
+    model, real = job(sharded, ["sens-0.02"]), getattr(os, function)
+
+    def fail_late(source: Any, target: Any) -> None:
+        if str(target).endswith("00003-of-00003.trit") or function == "rename":
+            raise OSError("of ours")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fail_late)
+        with pytest.raises(OSError, match="of ours"):
+            quantize_model(model, tmp_path / "out", Inline())
+    (planned,) = quantize_model(model, tmp_path / "out", Inline()).values()
+    with open_model(tmp_path / "out" / "sens-0.02") as made:
+        depths = {entry.name: entry.form.depth for entry in made.entries() if isinstance(entry, TritEntry)}
+    assert {item.tensor.name: item.depth for item in planned if item.depth} == depths
+    assert set(depths.values()) != {1}
 
 
 def trit_tensors(folder: Path) -> dict[str, TritTensor]:
@@ -526,6 +550,36 @@ def test_two_runs_do_not_mix(sharded: Path, tmp_path: Path) -> None:
 
     convert(sharded, tmp_path / "out", CONFIGS, progress=second)
     assert tree(tmp_path / "out") == tree(convert(sharded, tmp_path / "alone", CONFIGS))
+
+
+@posix
+def test_a_lock_that_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run ends, and takes its state away, between the opening of the lock and the lock."""
+    lock = spool._lock
+
+    def late(descriptor: int) -> None:
+        (tmp_path / STATE / "lock").unlink()
+        (tmp_path / STATE / "lock").touch()  # a third run has begun
+        lock(descriptor)
+
+    monkeypatch.setattr(spool, "_lock", late)
+    with pytest.raises(TritError, match="another run is at work here"), Spool(tmp_path, {}, []):
+        pass
+    assert (tmp_path / STATE).exists()
+
+
+def test_outputs_that_come_before_the_lock_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run ends just before this one has the lock: what it made is not made again."""
+    lock, output = spool._lock, tmp_path / "uniform-d2"
+
+    def late(descriptor: int) -> None:
+        output.mkdir()
+        lock(descriptor)
+
+    monkeypatch.setattr(spool, "_lock", late)
+    with pytest.raises(TritError, match="exists already"), Spool(tmp_path, {}, [output]):
+        pass
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_what_is_done_is_not_done_again(

@@ -34,7 +34,7 @@ from .model.tasks import Recipe
 from .model.verify import verify_model
 from .model.workers import workers
 from .progress import showing
-from .tables import REPACK_HEADER, repack_json, repack_reasons, repack_rows, repack_total
+from .repack_report import REPACK_HEADER, repack_json, repack_reasons, repack_rows, repack_total
 from .tensor import GROUP_SIZE, check_group_size
 from .text import (
     CONTROLS,

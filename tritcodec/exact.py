@@ -108,7 +108,7 @@ def exact_products(x: F64, w: F64, i: Index, j: Index, scale: F64 | None = None)
     # "With a scale, an element MUST be the scale of its row of x times the exact sum, rounded once as in
     # MM-1."
     if scale is not None:
-        terms = [part * scale[i] for term in terms for part in _halves(term)]  # 27 + 24 bits: exact
+        terms = [part * scale[i] for term in terms for part in _halves(term)]  # 26 + 24 bits: exact
     return round_sums(terms) if terms else np.zeros(len(i), np.float32)
 
 

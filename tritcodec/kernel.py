@@ -137,7 +137,8 @@ def check_matmul(
     underflow and the rounding to a narrower y can add. That holds for any order
     of adding, with or without FMA.
 
-    Raises TritError where dtypes or shapes do not fit.
+    Raises TritError where dtypes or shapes do not fit, for a scale that is not finite, and for
+    an arithmetic that is none of these.
     """
     x, factors = check_operands(x, t, scale)
     if accumulate not in ARITHMETICS:

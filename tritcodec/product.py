@@ -68,7 +68,7 @@ def matmul(x: npt.ArrayLike, t: Weights, *, scale: npt.ArrayLike | None = None) 
     >>> matmul(np.array([[2.0**60, 1, -(2.0**60)]], np.float32), np.array([[1, 3, 1]], np.float32))
     array([[3.]], dtype=float32)
 
-    Raises TritError where dtypes or shapes do not fit.
+    Raises TritError where dtypes or shapes do not fit, and for a scale that is not finite.
     """
     x, factors = check_operands(x, t, scale)
     rows = math.prod(t.shape[:-1])

@@ -129,7 +129,10 @@ class TritFile:
         return self.preamble.digest.hex()
 
     def entry(self, name: str) -> Entry:
-        """The directory's entry of tensor *name*: kind, dtype, shape, the form of a trit tensor."""
+        """The directory's entry of tensor *name*: kind, dtype, shape, the form of a trit tensor.
+
+        Raises TritError where the file has no such tensor.
+        """
         if name not in self._entries:
             message = f"no tensor {name!a} among the {len(self._entries)} of the file"
             raise TritError(message, where=str(self.path))
@@ -139,8 +142,8 @@ class TritFile:
         """Tensor *name*: a TritTensor, or an array where the tensor is raw (SPEC 8.1).
 
         With *depth*, a trit tensor that is deeper is cut to it, and only the
-        planes of that depth are read. Raises TritError for damaged data:
-        SEG-1 (unless opened with check=False), PACK-2, PACK-3, RAW-2.
+        planes of that depth are read. Raises TritError for an unknown name, a depth that
+        is none (TEN-2), and damaged data: SEG-1 (unless opened with check=False), PACK-2, PACK-3, RAW-2.
         """
         entry = self.entry(name)
         with naming(self.path):
@@ -158,7 +161,8 @@ class TritFile:
     def get_rows(self, name: str, start: int, stop: int, depth: int | None = None) -> Tensor:
         """Rows [start, stop) of tensor *name*, as a tensor of shape (stop - start, K) (SPEC 8.1).
 
-        Rows count over all leading axes. Only their bytes are read, so that
+        Rows count over all leading axes; *depth* cuts as in `get_tensor`. Raises TritError
+        for rows outside the tensor, and as that does. Only their bytes are read, so that
         these are checked for PACK-2, PACK-3 and RAW-2, but no digest is, which
         would take the whole segment: `get_tensor` and `verify_file` do that.
         """

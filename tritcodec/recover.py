@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .codebook import CODES, FLOATS, FREE_BITS
+from .codebook import FLOATS, FREE_BITS
 from .encode import Weights
 from .spans import I64, cover, filled, spans
 from .tensor import F32, GROUP_SIZE, MAX_GROUP_SIZE
@@ -115,6 +115,7 @@ class _Trial:
         self.weights, self.depth, self.chosen = weights, depth, chosen
         self.steps = filled(chosen, depth, weights.dtype)
         self.values = Values(self.steps, depth, weights.dtype)
+        self.codes = codes_of(chosen, self.steps)
         sizes = [size for size in (*WIDER, weights.columns) if GROUP_SIZE < size <= weights.columns]
         self.sizes = [GROUP_SIZE, *sorted({size for size in sizes if size <= MAX_GROUP_SIZE})]
         self.misfits = 0
@@ -155,7 +156,7 @@ class _Trial:
         """The first member that lacks the code which most members of the group have, of equals the lowest."""
         first = group * GROUP_SIZE
         members = masks[first : first + GROUP_SIZE]
-        has = members[:, None] >> np.arange(CODES, dtype=np.uint32) & 1
+        has = members[:, None] >> self.codes & 1
         return first + int(has[:, has.sum(axis=0).argmax()].argmin())
 
 
@@ -171,14 +172,15 @@ def _members(bits: Bits, row: I64, group: I64, sign: int) -> I64:
     return members
 
 
+def codes_of(chosen: Sequence[int], steps: F32) -> npt.NDArray[np.uint32]:
+    """The codes that the *chosen* steps have among all 27; code 0 where none was chosen."""
+    codes = np.searchsorted(steps.view(np.uint32) >> FREE_BITS, chosen) if chosen else [0]
+    return np.asarray(codes, np.uint32)
+
+
 def misses(weights: Weights, recovery: Recovery) -> int:
     """How many *weights* their group's step does not give: the step that gives most of the group."""
     values = Values(recovery.steps, recovery.depth, weights.dtype)
-    codes = (
-        np.searchsorted(recovery.steps.view(np.uint32) >> FREE_BITS, recovery.chosen)
-        if recovery.chosen
-        else [0]
-    )
     missing = 0
     for start in weights.starts():
         masks = values.masks(_bits(weights, start))
@@ -187,7 +189,7 @@ def misses(weights: Weights, recovery: Recovery) -> int:
         members = masks[row[:, None], np.minimum(column, weights.columns - 1)]
         members[column >= weights.columns] = EVERY_CODE
         lacking = np.full(len(members), GROUP_SIZE)
-        for code in codes:
-            np.minimum(lacking, np.count_nonzero(members >> np.uint32(code) & 1 == 0, axis=1), out=lacking)
+        for code in codes_of(recovery.chosen, recovery.steps):
+            np.minimum(lacking, np.count_nonzero(members >> code & 1 == 0, axis=1), out=lacking)
         missing += int(lacking.sum())
     return missing

@@ -201,7 +201,8 @@ class TritTensor:
 
         A block is (first row, codes, offset levels): the first row a multiple
         of 5, uint8 codes (n, G) in 0..26, uint8 levels plus H (n, K). Every
-        row must come once; n is a multiple of 5 but in the last block.
+        row must come once; n is a multiple of 5 but in the last block. The blocks are
+        trusted: `from_levels` takes what is to be checked.
         """
         planes = [np.empty(shape, np.uint8) for shape in form.plane_shapes]
         for block in blocks:
@@ -300,7 +301,10 @@ class TritTensor:
         return TritTensor(form, self.planes[: CODE_TRITS + form.depth])
 
     def get_rows(self, start: int, stop: int) -> TritTensor:
-        """The rows [start, stop) as a tensor of shape (stop - start, K), packed anew."""
+        """The rows [start, stop) as a tensor of shape (stop - start, K), packed anew.
+
+        Raises TritError for rows outside the tensor.
+        """
         form = replace(self.form, shape=(check_rows(start, stop, self.form.rows), self.form.columns))
         return TritTensor(form, tuple(slice_rows(plane, start, stop) for plane in self.planes))
 

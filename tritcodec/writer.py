@@ -66,7 +66,8 @@ class TritWriter:
         """Write segment *part* of tensor *name* from C-contiguous arrays; gives its SHA-256.
 
         Part 0 of a raw tensor is its bytes; parts of a trit tensor are its
-        planes (SPEC 5.2). The chunks together have the segment's size.
+        planes (SPEC 5.2). The chunks together have the segment's size. Raises TritError
+        for an unknown segment, another size, and bytes that break PACK-2, PACK-3 or RAW-2.
         """
         if (name, part) not in self._segments:
             raise TritError(f"no segment {part} of tensor {name!a} in the directory", where=str(self.path))
@@ -94,7 +95,7 @@ class TritWriter:
 
         The codebook in the entry that the writer was made with is only a
         placeholder: it is known when the tensor is, and its size is fixed.
-        Every other field has to be that of the entry.
+        Every other field has to be that of the entry, or TritError is raised.
         """
         entry = describe(name, tensor)
         planned = self._entries.get(name)
@@ -171,7 +172,8 @@ def truncate_file(source: PathLike, target: PathLike, depth: int) -> None:
     """Write *target*, a copy of the file *source* cut to *depth* trits a weight (SPEC 5.4).
 
     Tensors that are not deeper, and raw ones, are copied as they are. Every
-    byte that is copied is checked on the way.
+    byte that is copied is checked on the way, and *target* appears when it is whole. Raises TritError
+    for a depth that is none (TEN-2) and for a damaged *source*; OSError for failing I/O.
     """
     with open_file(source) as file:
         copy_truncated(file, target, depth)

@@ -20,8 +20,12 @@ from .shards import TritModel
 from .source import SourceTensor
 
 KIB = 1024
+FOUR_DIGITS = 999.5  # from here on, three digits would need an exponent
 NOWHERE = Path()  # of a tensor whose name, dtype and shape are all that is asked for
 ASKED = "asked for: the recipe would quantise it"
+WHY = "Why is not in the file: this is what the recipe says of such names, dtypes and shapes."
+WHY_REPACKED = "Why is not in the file: <code>repack</code> says it when it runs."
+NOT_FOUND = "not of trits and scales, or no smaller"
 SHOWN = 400  # characters of a value of the metadata
 FEW_LAYERS = 3  # so many are shown with all their tensors at once
 
@@ -31,7 +35,7 @@ STYLE = files(__package__).joinpath("report.css")
 def report(model: TritModel, found: Sequence[Looked]) -> str:
     """The page about *model*, of which everything was *found*, counts included."""
     title = _text(str(model.path))
-    cards = [_facts(model, found), _sizes(found), _layers(found), _counts(found), _kept(found)]
+    cards = [_facts(model, found), _sizes(found), _layers(found), _counts(found), _kept(model, found)]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -53,7 +57,9 @@ def _text(name: str) -> str:
 def size(count: int) -> str:
     """Bytes in a few characters, in units of 1024."""
     power = min(4, int(math.log(count, KIB))) if count else 0
-    return f"{count / KIB**power:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+    value = count / KIB**power
+    digits = f"{value:.0f}" if value >= FOUR_DIGITS else f"{value:.3g}"
+    return f"{digits} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def _before(found: Iterable[Looked]) -> int:
@@ -266,13 +272,16 @@ def _figure(title: str, counts: Sequence[int], first: int, colour: str, remark: 
     return f"<div><h3>{title}</h3>{figure}</div>"
 
 
-def _kept(found: Sequence[Looked]) -> str:
+def _kept(model: TritModel, found: Sequence[Looked]) -> str:
     """What was kept raw, by reason; a file does not say why, the recipe does."""
+    policy, otherwise, why = Policy(), ASKED, WHY
+    if model.metadata.get("tritcodec.method") == "repack":
+        policy, otherwise, why = Policy(recipe=False), NOT_FOUND, WHY_REPACKED
     reasons: dict[str, list[RawEntry]] = {}
     for each in found:
         if isinstance(each.entry, RawEntry):
             source = SourceTensor(each.entry.name, each.entry.dtype, each.entry.shape, NOWHERE, 0)
-            reasons.setdefault(Policy().reason_to_keep(source) or ASKED, []).append(each.entry)
+            reasons.setdefault(policy.reason_to_keep(source) or otherwise, []).append(each.entry)
     if not reasons:
         return ""
     rows = ""
@@ -281,7 +290,6 @@ def _kept(found: Sequence[Looked]) -> str:
         tensors = f"<details><summary>{_tensors(len(entries))}</summary>{names}</details>"
         rows += f"<tr><td>{reason}</td><td>{tensors}</td><td>{size(_bytes(entries))}</td></tr>"
     head = "<tr><th>Why</th><th>Tensors</th><th>Size</th></tr>"
-    why = "Why is not in the file: this is what the recipe says of such names, dtypes and shapes."
     table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
     return f'<h2>Kept as it was</h2><p class="soft">{why}</p>{table}'
 

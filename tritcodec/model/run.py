@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TritError
-from ..header import MAJOR, MINOR, encode_header
+from ..header import MAJOR, MINOR, TritEntry, encode_header
 from ..reader import PathLike, open_file
 from ..writer import sync
 from . import index
@@ -159,6 +159,7 @@ def quantize_model(
         encoded = Encoded(spool, surveys, job.keys, job.work, job.measure)
         shards = _Shards(job, plans, encoded, spool)
         shards.run(executor, width, progress)
+        shards.look(outputs)
         finish(job, spool, outputs)
     return {name: list(items.values()) for name, items in shards.plans.items()}
 
@@ -248,6 +249,17 @@ class _Shards:
             self.job.work.prove(unproved, shard.tensors)
             os.replace(unproved, path)
         self.encoded.drop(shard.tensors)
+
+    def look(self, outputs: Sequence[Path]) -> None:
+        """Take the depths that errors decided from the files: an earlier run may have written them."""
+        for config, output in zip(self.job.configs, outputs, strict=True):
+            plan = self.plans[config.name]
+            for number in range(len(self.job.source.shards)) if config.kind == "sens" else ():
+                path = self._path(number, config)
+                with open_file(path if path.exists() else output / path.name) as file:
+                    for entry in file.header.entries:
+                        if isinstance(entry, TritEntry):
+                            plan[entry.name] = plan[entry.name].at_depth(entry.form.depth)
 
     def _settled(self, item: Planned, config: Config, executor: Executor) -> Planned:
         """*item*, deeper where the error that came out is above the bound: the plan has only estimates."""

@@ -81,14 +81,14 @@ class TritModel:
                 yield from file.header.entries
 
     def shard_of(self, name: str) -> str:
-        """The file name of the shard that holds tensor *name*."""
+        """The file name of the shard that holds tensor *name*; TritError where there is no such tensor."""
         if name not in self._shard_of:
             message = f"no tensor {name!a} among the {len(self._shard_of)} of the model"
             raise TritError(message, where=str(self.path))
         return self._shard_of[name]
 
     def entry(self, name: str) -> Entry:
-        """The directory's entry of tensor *name*: kind, dtype, shape, the form of a trit tensor."""
+        """The directory's entry of tensor *name*, as `TritFile.entry` gives it."""
         with self.shard(self.shard_of(name)) as file:
             return file.entry(name)
 

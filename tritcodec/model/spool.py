@@ -45,9 +45,7 @@ class Spool:
 
     def __enter__(self) -> Spool:
         if not (self.folder / FINGERPRINT).exists():
-            for output in self.outputs:
-                if os.path.lexists(output):
-                    raise TritError("exists already; remove it or name another place", where=str(output))
+            self._check_outputs()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / LOCK, "ab")  # closed by __exit__
@@ -55,6 +53,8 @@ class Spool:
             raise self._of_target(error) from None
         try:
             _lock(self._lock.fileno())
+            if not os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.folder / LOCK)):
+                raise FileExistsError  # another run has ended meanwhile, and a third has begun
         except OSError:
             self._lock.close()
             raise TritError("another run is at work here", where=str(self.target)) from None
@@ -69,6 +69,11 @@ class Spool:
             self._lock.close()
             raise self._of_target(error) if isinstance(error, OSError) else error from None
         return self
+
+    def _check_outputs(self) -> None:
+        for output in self.outputs:
+            if os.path.lexists(output):
+                raise TritError("exists already; remove it or name another place", where=str(output))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, TritError) and self.get(BEGUN) is None:
@@ -92,6 +97,7 @@ class Spool:
         try:
             earlier = json.loads(path.read_bytes())
         except FileNotFoundError:
+            self._check_outputs()  # once more: another run may have ended before this one had the lock
             self._clear()
             _write(path, json.dumps(self.fingerprint, indent=1).encode())
             return
