@@ -239,7 +239,7 @@ def bench_peers(bench: Bench) -> Iterator[Row]:
 
 
 def bench_growth(bench: Bench) -> Iterator[Row]:
-    """Time per weight as matrices grow tenfold, from 100,000 weights up to --weights of them."""
+    """Time per weight as matrices grow tenfold, from 100,000 weights on."""
     count = 10**5
     while count <= bench.weights:
         weights = np.resize(random_weights(1024), (count // COLUMNS, COLUMNS))

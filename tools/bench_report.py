@@ -41,6 +41,11 @@ gguf-py quantises faster: it takes the largest weight of a block for its scale, 
     "peers": """\
 Casts and plain copies are ahead: they compute less, and keep 16 bits a weight. `load_file` checks every
 digest, byte and code, and safetensors has none. gguf-py decodes in NumPy, too, and is slower.""",
+    "open": """\
+The header is parsed by this package's own strict reader, in Python: one value after the other.""",
+    "model": """\
+Workers take seconds to start, a good part of so small a run. With 100 million weights two take 0.57 of the
+time of one: `python tools/bench_model.py --only workers --weights 1e8`.""",
     "verify": """\
 Verification hashes every byte, and looks at each once more, for those that are no five trits.""",
     "matmul": """\
@@ -97,7 +102,7 @@ def write(
 INTRODUCTION = """\
 A ratio is the time of a call by that of its reference, both medians of runs that alternate in one process on
 one CPU: lower is better, and below 1 a call is faster than what it stands beside. Nanoseconds are those of
-the machine above, on which others were at work. A row whose target is missed says so."""
+the machine above. A row whose target is missed says so."""
 
 QUALITY = """\
 Signal to quantisation noise over the 1,769,472 weights of the linear layers in `fixtures/minilm`. Mixtures
