@@ -679,7 +679,7 @@ def _entries() -> Made:
                 "ENT-3",
                 f"digest-{index}-of-{size}-bytes",
                 f"digest {index} of {size} bytes",
-                edited(ONE, lambda h, _, i=index, s=size: h["tensors"][0]["sha256"].__setitem__(i, bytes(s))),  # type: ignore[misc]
+                edited(ONE, lambda h, _, i=index, s=size: h["tensors"][0]["sha256"].__setitem__(i, bytes(s))),  # type: ignore[misc]  # mypy infers no type for a lambda with defaults
             )
     for depth in range(1, 5):
         trit: dict[str, Trit | Raw] = {"w": painted_trit([3], depth)}
@@ -750,7 +750,7 @@ def _versions() -> Made:
             None,
             f"trit-entry-key-{slug(key)}-in-1-1",
             f"the unknown key {key} in a trit entry of a file 1.1",
-            edited(ONE, lambda h, _, k=key: h["tensors"][0].update({k: 0}), 1),  # type: ignore[misc]
+            edited(ONE, lambda h, _, k=key: h["tensors"][0].update({k: 0}), 1),  # type: ignore[misc]  # mypy infers no type for a lambda with defaults
         )
     wrong: dict[str, tuple[str, Any]] = {
         "depth": ("TEN-2", 5),
@@ -768,13 +768,13 @@ def _versions() -> Made:
             clause,
             f"{key.replace('_', '-')}-in-a-file-1-1",
             f"{key} {value!r}: a newer minor version may add keys and change none",
-            edited(ONE, lambda h, _, k=key, v=value: h["tensors"][0].update({k: v}), 1),  # type: ignore[misc]
+            edited(ONE, lambda h, _, k=key, v=value: h["tensors"][0].update({k: v}), 1),  # type: ignore[misc]  # mypy infers no type for a lambda with defaults
         )
         yield (
             "ENT-1",
             f"no-{key.replace('_', '-')}-in-a-file-1-1",
             f"no {key} in a file 1.1",
-            edited(ONE, lambda h, _, k=key: h["tensors"][0].pop(k), 1),  # type: ignore[misc]
+            edited(ONE, lambda h, _, k=key: h["tensors"][0].pop(k), 1),  # type: ignore[misc]  # mypy infers no type for a lambda with defaults
         )
     yield "PRE-4", "flag-in-a-file-1-1", "a flag in a file 1.1", with_fields(newer(b"\0"), flags=2)
 
@@ -1049,7 +1049,7 @@ def _swapped(two: dict[str, Trit | Raw], header: Header, content: list[bytes]) -
             None,
             f"{tensor}-{first}-and-{second}-swapped-with-their-digests",
             "two planes that changed places with their digests are another tensor, and valid",
-            edited(two, lambda _, c, i=i, j=j: c.__setitem__(slice(None), _swap(c, i, j)), repair=True),  # type: ignore[misc]
+            edited(two, lambda _, c, i=i, j=j: c.__setitem__(slice(None), _swap(c, i, j)), repair=True),  # type: ignore[misc]  # mypy infers no type for a lambda with defaults
         )
 
 
@@ -1165,7 +1165,7 @@ def _other_packings() -> Made:
             clause,
             name,
             f"a plane packed otherwise: {name}",
-            edited({"w": trit}, lambda _, c, p=packed: c.__setitem__(3, p), repair=True),  # type: ignore[misc]
+            edited({"w": trit}, lambda _, c, p=packed: c.__setitem__(3, p), repair=True),  # type: ignore[misc]  # mypy infers no type for a lambda with defaults
         )
     for byte in range(MAX_BYTE + 1):
         if byte % 9 == 0 or byte == MAX_BYTE:  # a slice: the vectors have all 256
@@ -1198,7 +1198,7 @@ def _digests() -> Made:
                 "SEG-1",
                 f"digest-{index}-{name}",
                 f"digest {index} {name.replace('-', ' ')}",
-                edited(ONE, lambda h, _, i=index, v=value: set_digest(h["tensors"][0], i, v)),  # type: ignore[misc]
+                edited(ONE, lambda h, _, i=index, v=value: set_digest(h["tensors"][0], i, v)),  # type: ignore[misc]  # mypy infers no type for a lambda with defaults
             )
         for at in (0, 15, 16, 31):
             digest_ = segment.entry["sha256"][index]
@@ -1207,7 +1207,7 @@ def _digests() -> Made:
                 "SEG-1",
                 f"digest-{index}-byte-{at}",
                 f"a bit in byte {at} of digest {index}",
-                edited(ONE, lambda h, _, i=index, v=other: set_digest(h["tensors"][0], i, v)),  # type: ignore[misc]
+                edited(ONE, lambda h, _, i=index, v=other: set_digest(h["tensors"][0], i, v)),  # type: ignore[misc]  # mypy infers no type for a lambda with defaults
             )
     raw: dict[str, Trit | Raw] = {
         "a": Raw([3], "U8", b"xyz"),

@@ -29,7 +29,8 @@ Entry = dict[str, Any]  # as in 6.4, straight from the header
 class Broken(Exception):  # noqa: N818  # what it is about is the file
     """The requirement *clause* is broken at *where*."""
 
-    def __init__(self, clause: str, where: str) -> None:  # noqa: D107
+    def __init__(self, clause: str, where: str) -> None:
+        """Both go into the message, too."""
         super().__init__(f"{clause}: {where}")
         self.clause, self.where = clause, where
 
@@ -201,7 +202,8 @@ COUNTS = {(2, "metadata"): (1024, "HDR-5"), (2, "tensors"): (1048576, "HDR-4")}
 class Parser:
     """Reads values from the front of *data*; `at` is the next byte."""
 
-    def __init__(self, data: bytes) -> None:  # noqa: D107
+    def __init__(self, data: bytes) -> None:
+        """Nothing of *data* is read yet."""
         self.data, self.at = data, 0
 
     def take(self, size: int) -> bytes:

@@ -401,8 +401,9 @@ class Remover(ast.NodeTransformer):
 
     def _found_limit(self, node: ast.Call) -> bool:
         name, clause = node.func.attr, node.args[1]  # type: ignore[attr-defined]  # an Attribute
-        limited = name in {*LIMITED, "binary"} and isinstance(clause, ast.Constant)
-        return limited and self._found(str(clause.value), name, node.lineno)  # type: ignore[attr-defined]
+        if name not in {*LIMITED, "binary"} or not isinstance(clause, ast.Constant):
+            return False
+        return self._found(str(clause.value), name, node.lineno)
 
     def _found(self, clause: str, what: str, line: int) -> bool:
         self.sites.append(Site(self.module, ".".join(self.scope), clause, what, line, len(self.sites)))

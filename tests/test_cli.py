@@ -731,7 +731,7 @@ def test_patterns_change_the_policy(
     run = tritcodec("quantize", at_shelf / "model", tmp_path / "out", "--configs", "uniform-d2", *options)
     assert run.status == 0
     with open_file(tmp_path / "out" / "uniform-d2" / TRIT) as file:
-        assert {name for name in file.keys() if file.entry(name).kind == "trit"} == quantised  # noqa: SIM118
+        assert {name for name in file.keys() if file.entry(name).kind == "trit"} == quantised  # noqa: SIM118  # no mapping
     dry = tritcodec("quantize", at_shelf / "model", "x", "--configs", "uniform-d2", "--dry-run", *options)
     rows = [row.split() for row in dry.out.split("\n\n")[0].splitlines()[1:]]
     assert {row[0] for row in rows if len(row) == 4} == quantised

@@ -20,8 +20,8 @@ resource = pytest.importorskip("resource", reason="limits memory, which takes a 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # a command, which stands in no package
 
-import fuzz  # noqa: E402
-import hostile  # noqa: E402
+import fuzz  # noqa: E402  # as above
+import hostile  # noqa: E402  # as above
 
 
 @pytest.fixture(autouse=True, scope="module")

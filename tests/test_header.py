@@ -709,8 +709,8 @@ WRITER_FAULTS: dict[str, tuple[list[Any], dict[Any, Any], str]] = {
     "a name of 513 bytes": ([RawEntry("x" * 513, "U8", ())], {}, "NAME-1"),
     "a control character": ([RawEntry("a\x1b[2J", "U8", ())], {}, "NAME-2"),
     "a surrogate": ([RawEntry("\ud800", "U8", ())], {}, "MP-4"),
-    "a name that is bytes": ([RawEntry(b"a", "U8", ())], {}, "TYPE-1"),  # type: ignore[arg-type]
-    "a name that is an integer": ([RawEntry(1, "U8", ())], {}, "TYPE-1"),  # type: ignore[arg-type]
+    "a name that is bytes": ([RawEntry(b"a", "U8", ())], {}, "TYPE-1"),  # type: ignore[arg-type]  # wrong on purpose
+    "a name that is an integer": ([RawEntry(1, "U8", ())], {}, "TYPE-1"),  # type: ignore[arg-type]  # wrong on purpose
     "a digest of 31 bytes": ([RawEntry("a", "U8", (), (bytes(31),))], {}, "ENT-3"),
     "an empty key": ([], {"": ""}, "NAME-1"),
     "a key with a newline": ([], {"a\n": ""}, "NAME-2"),

@@ -287,7 +287,8 @@ def test_cut_file(tmp_path_factory: pytest.TempPathFactory, length: int) -> None
 class Heads(independent.Parser):
     """A parser that notes where each value begins, its type and its number."""
 
-    def __init__(self, data: bytes) -> None:  # noqa: D107
+    def __init__(self, data: bytes) -> None:
+        """Nothing is noted yet."""
         super().__init__(data)
         self.found: list[tuple[int, int, type, int]] = []
 

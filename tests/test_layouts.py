@@ -366,25 +366,25 @@ def test_other_planes_are_refused(plane: object) -> None:
     """A plane that the tensor does not have is an error of the caller."""
     for call in (layouts.to_two_bit, layouts.to_tq1_0):
         with refused(None):
-            call(painted(depth=2), plane)  # type: ignore[arg-type]
+            call(painted(depth=2), plane)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("columns", [0, -1, 64.0, True, None, "64"], ids=repr)
 def test_other_columns_are_refused(columns: object) -> None:
     """A number of columns that is none is an error of the caller."""
     with refused(None):
-        layouts.from_two_bit(np.zeros(4, np.uint32), columns)  # type: ignore[arg-type]
+        layouts.from_two_bit(np.zeros(4, np.uint32), columns)  # type: ignore[arg-type]  # wrong on purpose
     with refused(None):
-        layouts.from_int4(np.zeros(32, np.uint8), columns, 1)  # type: ignore[arg-type]
+        layouts.from_int4(np.zeros(32, np.uint8), columns, 1)  # type: ignore[arg-type]  # wrong on purpose
     with refused(None):
-        layouts.from_tq1_0(np.full((1, 52), 128, np.uint8), columns)  # type: ignore[arg-type]
+        layouts.from_tq1_0(np.full((1, 52), 128, np.uint8), columns)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("depth", [0, 3, 4, 5, -1, 1.0, True, None], ids=repr)
 def test_other_depths_are_no_int4(depth: object) -> None:
     """Int4 pairs hold depths 1 and 2, on the way there and back (XL-4)."""
     with refused("XL-4"):
-        layouts.from_int4(np.zeros(1, np.uint8), 2, depth)  # type: ignore[arg-type]
+        layouts.from_int4(np.zeros(1, np.uint8), 2, depth)  # type: ignore[arg-type]  # wrong on purpose
     if depth in (3, 4) and isinstance(depth, int):
         with refused("XL-4"):
             layouts.to_int4(painted(depth=depth))

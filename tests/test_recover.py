@@ -182,7 +182,7 @@ EXACT_TO = {  # the greatest depth at which every scale has a step: python tools
 def test_variants_that_always_have_steps_are_packed(real: Array, producer: Producer) -> None:
     """Not one of them is missed, on real weights."""
     of = tuple(dtype if dtype == "F32" else "16" for dtype in (producer.scale, producer.product))
-    for depth in range(1, EXACT_TO[of][producer.level] + 1):  # type: ignore[index]
+    for depth in range(1, EXACT_TO[of][producer.level] + 1):  # type: ignore[index]  # a pair, like its keys
         assert packable(producer, quantised(real, producer, depth), depth)
 
 

@@ -321,7 +321,7 @@ def test_another_run_is_not_gone_on_with(sharded: Path, tmp_path: Path) -> None:
 # The command
 
 
-def test_the_command_reports(tritcodec: Command, sharded: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_reports(tritcodec: Command, sharded: Path, tmp_path: Path) -> None:  # noqa: F811  # a fixture, by its name
     """A row for what is packed, a reason for what is not, a total; and the same for machines."""
     status, out, _ = tritcodec("repack", sharded, tmp_path / "out")
     assert status == 0
@@ -356,7 +356,7 @@ def test_the_command_reports(tritcodec: Command, sharded: Path, tmp_path: Path) 
     )
 
 
-def test_the_command_keeps_and_forces(tritcodec: Command, published: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_keeps_and_forces(tritcodec: Command, published: Path, tmp_path: Path) -> None:  # noqa: F811  # a fixture, by its name
     """Its options arrive; nothing packed is no error."""
     options = ["--keep", "*layer*", "--depth", 1, "--strict-zeros", "--workers", 1, "--progress", "none"]
     status, out, err = tritcodec("repack", published, tmp_path / "out", *options)

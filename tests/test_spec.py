@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # a command, which stands in no package
 
 import traceability  # noqa: E402  # after the path is known
-from traceability import ID, KEYWORD, plain  # noqa: E402
+from traceability import ID, KEYWORD, plain  # noqa: E402  # as above
 
 SPEC = (ROOT / "SPEC.md").read_text("utf-8")
 MODULES = sorted((ROOT / "tritcodec").rglob("*.py"))

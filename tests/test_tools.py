@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 MINILM = ROOT / "fixtures" / "minilm"
 sys.path.insert(0, str(ROOT / "tools"))  # commands, which stand in no package
 
-import crosscheck  # noqa: E402
+import crosscheck  # noqa: E402  # as above
 
 
 def tool(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # a command, which stands in no package
 
 import traceability  # noqa: E402  # after the path is known
-from traceability import NO_FILE, Row, Sources, cases_of, holes, matrix  # noqa: E402
+from traceability import NO_FILE, Row, Sources, cases_of, holes, matrix  # noqa: E402  # as above
 
 SOURCES = traceability.load()
 ROWS = {row.requirement.id: row for row in matrix(SOURCES)}

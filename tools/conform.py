@@ -84,7 +84,7 @@ class Skipped(Exception):  # noqa: N818  # an answer
     """The testee says that it does not do this."""
 
 
-class BrokenManifest(Exception):  # noqa: N818
+class BrokenManifest(Exception):  # noqa: N818  # it says what is broken
     """The fixtures are not as the manifest says."""
 
 

@@ -33,13 +33,13 @@ sys.path.insert(
 )  # the makers of files are shared with the tests and no part of the package
 
 import folder_cases  # noqa: E402  # after the path is known
-import golden  # noqa: E402
-import independent  # noqa: E402
-import layout_vectors  # noqa: E402
-import matmul_cases  # noqa: E402
-from golden import Case  # noqa: E402
-from independent import FORMATS, INFINITY, Broken, Raw, Trit, planes_from  # noqa: E402
-from painted import painted  # noqa: E402
+import golden  # noqa: E402  # as above
+import independent  # noqa: E402  # as above
+import layout_vectors  # noqa: E402  # as above
+import matmul_cases  # noqa: E402  # as above
+from golden import Case  # noqa: E402  # as above
+from independent import FORMATS, INFINITY, Broken, Raw, Trit, planes_from  # noqa: E402  # as above
+from painted import painted  # noqa: E402  # as above
 
 FIXTURES = ROOT / "fixtures"
 MANIFEST = "manifest.json"
