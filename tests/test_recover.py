@@ -295,6 +295,16 @@ def test_a_value_in_a_short_group_is_counted_once(real: Array) -> None:
     assert misses(Weights.of_array(x, GROUP_SIZE), recovery) == 2
 
 
+def test_the_first_place_is_one_of_the_values_that_are_counted() -> None:
+    """Steps that only fill the codebook count for nothing, though one of them gives most of the group."""
+    step, next_step = np.array([0x3C00_0000, 0x3C00_0040], np.uint32).view(np.float32)  # 18 bits, neighbours
+    x = step * np.random.default_rng(0).integers(-1, 2, (32, 64)).astype(np.float32)
+    x[5, 32:48] = [step] * 6 + [next_step] * 10
+    recovery = found_in(x, (1,))
+    assert next_step in recovery.steps
+    assert (recovery.place, misses(Weights.of_array(x, GROUP_SIZE), recovery)) == ((5, 38), 10)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_plain_weights_are_not_of_this_form(real: Array, dtype: str) -> None:
     """No group fits any step."""
