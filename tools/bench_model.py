@@ -7,7 +7,7 @@
 
 Every run is a process of its own over bfloat16 folders that are made on the spot and removed. Of configs and
 of growth CPU time is compared, which other work on the machine disturbs little; of workers the time of the
-clock, the least of a few runs, which says something only while nothing else runs. tools/bench.py has this
+clock, too, the median of runs that alternate, which says something only while nothing else runs. tools/bench.py has this
 as a part, with these sizes.
 """
 
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from big_model import make_model
@@ -106,9 +107,9 @@ def bench_memory(folder: Path, sizes: Sizes) -> Iterator[Measured]:
 def bench_workers(folder: Path, sizes: Sizes) -> Iterator[Measured]:
     """Time of two workers against one, startup included; and CPU time, of which no more should be needed."""
     source, weights = equal_matrices(folder, sizes.weights)
-    one, two = ([run(source, CONFIGS, n) for _ in range(sizes.repeats)] for n in (1, 2))
+    one, two = zip(*([run(source, CONFIGS, n) for n in (1, 2)] for _ in range(sizes.repeats)), strict=True)
     for what, column, target in (("time", 0, WORKERS_TARGET), ("CPU time", 1, OVERHEAD_TARGET)):
-        single, double = (min(took[column] for took in runs) for runs in (one, two))
+        single, double = (median(took[column] for took in runs) for runs in (one, two))
         name = f"quantize, two workers, {what}"
         yield Measured(name, rate(weights, double), "one worker", double / single, target)
 

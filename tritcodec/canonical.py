@@ -71,7 +71,8 @@ class Cursor:
 
     def head(self) -> tuple[str, int]:
         """The type of the next value and its integer, length or count."""
-        first = self.take(1)[0]
+        first = self.data[self.at] if self.at < len(self.data) else self.take(1)[0]  # which fails
+        self.at += 1
         if first in SHORT_FORMS:
             return SHORT_FORMS[first]
         # "Every value in the header MUST be an unsigned integer, a str, a bin, an array or a map."
@@ -112,28 +113,26 @@ class Cursor:
             self.fail(clause, f"bin of {length} bytes where {size} are expected")
         return self.take(length)
 
-    def utf8(self, limit: int = MAX_HEADER_SIZE, clause: str = "MP-5") -> bytes:
-        """The bytes of a str of at most *limit* bytes, proved UTF-8 (MP-4), or TritError with *clause*."""
+    def utf8(self, limit: int = MAX_HEADER_SIZE, clause: str = "MP-5") -> str:
+        """A str of at most *limit* bytes, proved UTF-8 (MP-4), or TritError with *clause*."""
         length = self.expect("str")
         if length > limit:
             self.fail(clause, f"str of {length} bytes, over the limit of {limit}")
         return self.text(length)
 
-    def text(self, length: int) -> bytes:
-        """The bytes of a str whose head has been read, proved UTF-8 (MP-4)."""
-        text = self.take(length)
+    def text(self, length: int) -> str:
+        """A str whose head has been read, proved UTF-8 (MP-4)."""
         # "Every str MUST be well-formed UTF-8."
         try:
-            text.decode()
+            return self.take(length).decode()
         except UnicodeDecodeError as error:
             self.at -= length - error.start
             self.fail("MP-4", f"str that is not UTF-8: {error.reason}")
-        return text
 
-    def check_name(self, name: bytes) -> None:
+    def check_name(self, name: str) -> None:
         """Raise TritError where *name*, just read, is no name (NAME-1, NAME-2)."""
         try:
-            check_name(name)
+            check_name(name.encode())
         except TritError as error:
             self.fail(error.clause or "", error.message)
 
@@ -155,17 +154,17 @@ class Cursor:
         previous = None
         for _ in range(count):
             start = self.at
-            kind, _ = self.head()
-            self.at = start
+            kind, length = self.head()
             # "The keys of a map MUST be str in strictly increasing order of their UTF-8 bytes."
             if kind != "str":
-                self.fail("MP-3", f"{kind} where a key, a str, is expected")
-            key = self.utf8()
-            if previous is not None and key <= previous:
                 self.at = start
-                self.fail("MP-3", f"key {key[:80]!r} is not above {previous[:80]!r}")
+                self.fail("MP-3", f"{kind} where a key, a str, is expected")
+            key = self.text(length)
+            if previous is not None and key <= previous:  # by code points, which UTF-8 keeps in order
+                self.at = start
+                self.fail("MP-3", f"key {key[:80]!a} is not above {previous[:80]!a}")
             previous = key
-            yield key.decode()
+            yield key
 
     def skip(self, depth: int) -> None:
         """Pass over any value, the *depth*-th level of nesting if an array or a map."""

@@ -49,7 +49,7 @@ def check_codebook(codebook: npt.ArrayLike, depth: int, shift: int, dtype: str) 
     lowest, infinity = 0x0080_0000, 0x7F80_0000
     _refuse(steps, (bits < lowest) | (bits >= infinity), "is not a positive normal number", "CB-2")
     # "The steps MUST be strictly increasing."
-    _refuse(steps, np.append(False, bits[1:] <= bits[:-1]), "is not above the step before it", "CB-3")
+    _refuse(steps[1:], bits[1:] <= bits[:-1], "is not above the step before it", "CB-3", first=1)
     # "The low six bits of every step's significand MUST be zero."
     _refuse(steps, bits % (1 << FREE_BITS) != 0, "has more than 18 significant bits", "CB-4")
     # "The largest value, step[26] * 3^shift * H, rounded to the tensor's dtype, MUST be finite."
@@ -72,7 +72,7 @@ def check_codes(codes: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     return codes
 
 
-def _refuse(steps: F32, wrong: npt.NDArray[np.bool_], message: str, clause: str) -> None:
+def _refuse(steps: F32, wrong: npt.NDArray[np.bool_], message: str, clause: str, first: int = 0) -> None:
     if wrong.any():
         at = int(wrong.argmax())
-        raise TritError(f"step {at} of the codebook, {steps[at]!s}, {message}", clause=clause)
+        raise TritError(f"step {first + at} of the codebook, {steps[at]!s}, {message}", clause=clause)

@@ -296,9 +296,9 @@ class _HeaderReader:
         # "The metadata MUST hold at most 1024 pairs."
         metadata = {}
         for key in self.cursor.map_keys(MAX_METADATA, "HDR-5"):
-            self.cursor.check_name(key.encode())
+            self.cursor.check_name(key)
             # "A metadata value MUST be at most 1048576 bytes long."
-            metadata[key] = self.cursor.utf8(MAX_METADATA_VALUE, "HDR-6").decode()
+            metadata[key] = self.cursor.utf8(MAX_METADATA_VALUE, "HDR-6")
         return metadata
 
     def entries(self) -> tuple[Entry, ...]:
@@ -345,7 +345,7 @@ class _HeaderReader:
         if "kind" not in places:
             self.cursor.fail("ENT-1", "an entry lacks kind")
         self.cursor.at = places["kind"]
-        kind = self.cursor.utf8().decode()
+        kind = self.cursor.utf8()
         # "The kind of an entry MUST be trit or raw."
         if kind not in ENTRY_KEYS:
             self.cursor.fail("ENT-2", f"kind {kind[:80]!a} is neither trit nor raw")
@@ -356,10 +356,10 @@ class _HeaderReader:
         if key == "name":
             name = cursor.utf8(MAX_NAME_SIZE, "NAME-1")
             cursor.check_name(name)
-            cursor.where += f", tensor {name.decode()!a}"
-            return name.decode()
+            cursor.where += f", tensor {name!a}"
+            return name
         if key in ("dtype", "kind"):
-            return cursor.utf8().decode()
+            return cursor.utf8()
         if key == "shape":
             return tuple(cursor.expect("integer") for _ in cursor.array(MAX_RANK, "SHAPE-1"))
         if key == "codebook":

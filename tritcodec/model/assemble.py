@@ -103,7 +103,7 @@ class Encoded:
         return True
 
     def _note(self, tensor: SourceTensor, depth: int, start: int, stop: int, data: bytes) -> None:
-        line, _, _ = data.partition(b"\n")
+        line = data[: data.index(b"\n")]
         piece = Piece(self._key(tensor, depth, start), stop - start, len(line) + 1, **json.loads(line))
         self._pieces.setdefault((tensor.name, depth), {})[start] = piece
 

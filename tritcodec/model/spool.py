@@ -123,7 +123,7 @@ class Spool:
 
     def put(self, key: str, data: bytes) -> None:
         """Keep *data* as the piece *key*."""
-        _write(self._piece(key), sha256(data).digest() + data)
+        _write(self._piece(key), sha256(data).digest(), data)
 
     def get(self, key: str) -> bytes | None:
         """The piece *key*; None where it is not there, or not whole."""
@@ -173,11 +173,11 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
         yield f"{where} was {json.dumps(before)[:200]}, is {json.dumps(now)[:200]}"
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, *data: bytes) -> None:
     """Write a file that is there whole or not at all, and stays."""
     temporary = path.with_name(f"{path.name}.tmp")  # of the one run that holds the lock
     with open(temporary, "wb") as file:
-        file.write(data)
+        file.writelines(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -262,7 +262,7 @@ class Recipe:
 def packed_part(planes: Sequence[npt.NDArray[np.uint8]], noise: int = 0, signal: int = 0) -> bytes:
     """The line of JSON, and the *planes*."""
     line = json.dumps({"noise": noise, "signal": signal}).encode()
-    return line + b"\n" + b"".join(plane.tobytes() for plane in planes)
+    return b"".join([line, b"\n", *(plane.data for plane in planes)])
 
 
 class _Piece:
