@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import independent
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -23,6 +24,7 @@ MINILM = ROOT / "fixtures" / "minilm"
 sys.path.insert(0, str(ROOT / "tools"))  # commands, which stand in no package
 
 import crosscheck  # noqa: E402  # as above
+import fuzz_diff  # noqa: E402  # as above
 
 
 def tool(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -137,6 +139,14 @@ def test_the_c_port_agrees_on_damaged_files() -> None:
     done = tool("fuzz_diff", "--seed", 1, "--inputs", 300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failures" in done.stdout
+
+
+def test_a_file_that_is_nested_without_end_is_made_smaller() -> None:
+    """Deeper than Python recurses, there is no tree to cut values out of; bytes are cut out all the same."""
+    deep = independent.seal(b"\x91" * 2000 + b"\0", [])
+    smaller = list(fuzz_diff.smaller_files(deep))
+    assert smaller
+    assert min(map(len, smaller)) < len(deep) // 2
 
 
 def test_products_that_are_hard_to_round() -> None:

@@ -7,8 +7,8 @@
 
 Every run is a process of its own over bfloat16 folders that are made on the spot and removed. Of configs and
 of growth CPU time is compared, which other work on the machine disturbs little; of workers the time of the
-clock, too, the median of runs that alternate, which says something only while nothing else runs. tools/bench.py has this
-as a part, with these sizes.
+clock, too, the medians of runs that alternate, which say something only while nothing else runs.
+tools/bench.py has this as a part, with these sizes.
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ def smaller_files(data: bytes) -> Iterator[bytes]:
     header, rest = data[64 : 64 + size], data[64 + size :]
     minor = int.from_bytes(data[10:12], "little")
     if len(data) > 64:
-        with suppress(independent.Broken, UnicodeDecodeError):
+        with suppress(independent.Broken, UnicodeDecodeError, RecursionError):  # nested too deep for a tree
             for node in tree(header):
                 step = 2 if node.kind is dict else 1
                 for at in range(0, len(node.parts), step):
