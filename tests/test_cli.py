@@ -484,6 +484,15 @@ def test_a_source_of_huge_numbers_is_compared_in_silence(tritcodec: Command) -> 
 
 
 @pytest.mark.usefixtures("at_shelf")
+@pytest.mark.parametrize("name", ["b", "byte", "t", "tensor", "h"])
+def test_short_names_of_files_are_said(tritcodec: Command, name: str) -> None:
+    """A name that the place of an error begins with, too, stands before that place."""
+    cut = Path("good.trit").read_bytes()[:100]
+    Path(name).write_bytes(cut)
+    assert_error(tritcodec("inspect", name), f"{name}: byte 24: says")
+
+
+@pytest.mark.usefixtures("at_shelf")
 def test_a_source_of_complex_numbers_is_not_compared(tritcodec: Command) -> None:
     """NumPy would drop the imaginary part, with a warning: the error names tensor and dtype instead."""
     if not library_takes("C64"):

@@ -459,6 +459,21 @@ def test_a_header_of_empty_maps_takes_little_memory() -> None:
         decode_header(data)
 
 
+@pytest.mark.parametrize("minor", [0, 1])
+def test_a_header_of_unknown_keys_takes_little_memory(minor: int) -> None:
+    """Of 20,000 keys of an entry some are remembered, to be named: the first."""
+    many = {f"zz{number:05}": 0 for number in range(20_000)}
+    data = encode(header(raw_entry("a", **many), version=[1, minor]))
+    with little_memory(1 << 19):  # the bytes of the header, once more
+        if minor:
+            ignored = decode(data, minor).ignored
+            assert 90 < len(ignored) <= 100
+            assert all(f"zz{number:05}" in note for number, note in enumerate(ignored))
+        else:
+            with refused("VER-1", "entry 0"):
+                decode(data)
+
+
 @pytest.mark.parametrize("key", ["metadata", "tensors", "version"])
 @pytest.mark.parametrize("depth", [9, 100, 100_000])
 def test_nesting_where_a_type_is_expected(key: str, depth: int) -> None:

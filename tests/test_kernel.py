@@ -184,6 +184,9 @@ def test_the_probe_meets_every_column_once() -> None:
         used = np.abs(x[x != 0])
         assert ((used >= 1) & (used < 2)).all()
         assert len(set(used.tolist())) == columns
+    for wrong in (-1, 1.0, True):
+        with pytest.raises(TritError, match="columns"):
+            tc.probe(wrong)  # type: ignore[arg-type]  # on purpose
 
 
 # The report

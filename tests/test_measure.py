@@ -46,6 +46,17 @@ def source(tmp_path: Path, weights: np.ndarray) -> ModelSource:
     return ModelSource(write_model(tmp_path / "source", {name: floats(weights) for name in "abc"}))
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_a_source_that_is_not_finite_is_not_compared(
+    model: Path, tmp_path: Path, weights: np.ndarray, bad: float
+) -> None:
+    """Nothing has a distance from NaN: the error names the tensor instead."""
+    weights[-1, -1] = bad
+    source = ModelSource(write_model(tmp_path / "bad", {name: floats(weights) for name in "abc"}))
+    with open_model(model) as opened, pytest.raises(TritError, match=r"tensor 'a': .* NaN or infinities"):
+        look(opened, source)
+
+
 @pytest.mark.parametrize("band", [1, 200, 1 << 20])
 def test_the_worst_group_is_that_which_lost_most(
     model: Path, source: ModelSource, weights: np.ndarray, monkeypatch: pytest.MonkeyPatch, band: int

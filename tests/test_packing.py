@@ -107,6 +107,13 @@ def test_sizes_around_full_bytes(rows: int, columns: int) -> None:
     assert np.array_equal(unpack(packed, rows), trits)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint32, np.int64, np.uint64])
+def test_a_size_may_be_of_numpy(kind: type[np.integer[Any]]) -> None:
+    """However narrow or unsigned it is, no size wraps."""
+    trits = rng_trits((101, 3))
+    assert np.array_equal(unpack(pack(trits), kind(101)), trits)
+
+
 def test_every_byte() -> None:
     """Each of the 243 bytes unpacks to the digits that plain division finds, less one, and packs again."""
     packed = np.arange(243, dtype=np.uint8)[None]

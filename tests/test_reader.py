@@ -182,6 +182,18 @@ def test_rows_of_a_raw_tensor(file: TritFile, name: str) -> None:
             assert raws_equal(file.get_rows(name, start, stop), rows[start:stop])
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64])
+def test_rows_may_be_counted_by_numpy(file: TritFile, kind: type[np.integer[Any]]) -> None:
+    """However narrow or unsigned an integer is, offsets that come of it do not wrap."""
+    name = max(WEIGHTS, key=lambda name: WEIGHTS[name].form.rows)
+    for start, stop in ((0, 5), (1, 6), (5, WEIGHTS[name].form.rows)):
+        expected = WEIGHTS[name].get_rows(start, stop)
+        assert same(expected, file.get_rows(name, kind(start), kind(stop)))
+        assert same(expected, WEIGHTS[name].get_rows(kind(start), kind(stop)))
+    table = RAWS["table"].reshape(-1, RAWS["table"].shape[-1])
+    assert raws_equal(file.get_rows("table", kind(7), kind(9)), table[7:9])
+
+
 @pytest.mark.parametrize(
     "rows",
     [(0, 0), (2, 1), (-1, 1), (0, 24), (23, 24), (0, 2**64), (0.0, 1.0), ("0", "1"), (0, None)],
@@ -483,7 +495,7 @@ def test_a_terabyte_of_zeros_is_refused_at_once(terabyte: Path, monkeypatch: pyt
 
 
 def test_a_terabyte_tensor_is_read_in_part(terabyte: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tensor of nearly 1 TiB is opened by its header and read by rows."""
+    """A tensor of nearly 1 TiB is opened by its header and read by rows, where they are, whoever counts."""
     start = seal(header(raw_entry("a", shape=[2**30 - 1, 2**10], sha256=bytes(32))))
     size = len(start) + 2**40 - 2**10
     with terabyte.open("r+b") as target:
@@ -491,11 +503,12 @@ def test_a_terabyte_tensor_is_read_in_part(terabyte: Path, monkeypatch: pytest.M
         target.truncate(size)
     reads = record_reads(monkeypatch)
     with little_memory(), open_file(terabyte) as opened:
-        rows = opened.get_rows("a", 2**30 - 3, 2**30 - 1)
+        rows = opened.get_rows("a", np.int32(2**30 - 3), np.int32(2**30 - 1))
     assert isinstance(rows, np.ndarray)
     assert rows.shape == (2, 2**10)
     assert not rows.any()
     assert len(covered(reads)) < len(start) + 2 * 2**10
+    assert reads[-1] == (size - 2 * 2**10, 2 * 2**10)
 
 
 # Ways of reading

@@ -380,6 +380,7 @@ def test_planes_hold_trits(byte: int, at: tuple[int, int], clause: str) -> None:
         ((2**48 + 1,), "SHAPE-2"),
         ((2**25, 2**24), "SHAPE-2"),
         ((2**32, 2**32), "SHAPE-2"),  # 2^64, 0 where it wraps
+        ((np.int64(2**32), np.int64(2**32)), "SHAPE-2"),
         ((2**63, 2), "SHAPE-2"),
         ((2**63,), "SHAPE-2"),
         ((0, 2**49), "SHAPE-2"),  # the axes of 0 do not count

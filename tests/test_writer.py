@@ -35,7 +35,7 @@ from tritcodec import (
     verify_file,
     writer,
 )
-from tritcodec.header import RAW_DTYPES, Entry, RawEntry
+from tritcodec.header import RAW_DTYPES, Entry, RawEntry, encode_header
 from tritcodec.reader import Tensor
 from tritcodec.writer import describe, raw_dtype
 
@@ -220,6 +220,8 @@ def test_numpy_integers_in_a_form(tmp_path: Path) -> None:
     counted: dict[str, Any] = {name: np.int64(value) for name, value in fields.items()}
     made = [TritTensor.from_levels(levels, codes, steps(), **given) for given in (fields, counted)]
     assert saved(tmp_path, {"a": made[0]}) == saved(tmp_path, {"a": made[1]})
+    raws = [RawEntry("a", "U8", (kind(3),)) for kind in (int, np.int64)]
+    assert encode_header(raws[:1], {}) == encode_header(raws[1:], {})
     rows = made[0].get_rows(np.int64(1), np.int64(3))
     assert saved(tmp_path, {"a": rows}) == saved(tmp_path, {"a": made[0].get_rows(1, 3)})
 

@@ -451,8 +451,8 @@ def peak_memory(call: Call) -> tuple[int, object]:
 
 def bench_models(bench: Bench) -> Iterator[Row]:
     """Whole models quantised: memory, workers, configs, growth; tools/bench_model.py has other sizes."""
-    weights = bench.size**2
-    for row in measure(Sizes(weights=weights, rows=bench.size, growth=(weights, 4 * weights))):
+    square = bench.size**2
+    for row in measure(Sizes(weights=6 * square, rows=bench.size, growth=(square, 4 * square))):
         yield Row(*row)
 
 

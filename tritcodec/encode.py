@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from .codebook import FLOATS
 from .errors import TritError
+from .exact import check_subnormals
 from .fit import fit_steps
 from .groups import I64, Sample, Sampler, as_groups
 from .packing import ROWS_PER_BYTE
@@ -113,6 +114,7 @@ class Weights:
     read: Callable[[int, int], np.ndarray]
 
     def __post_init__(self) -> None:
+        check_subnormals()
         check_shape(self.shape)
         if not self.shape or 0 in self.shape:
             message = f"weights of shape {list(self.shape)} have rank 0 or an axis of 0"

@@ -7,7 +7,8 @@ class TritError(ValueError):
     """Input that breaks a rule: an argument, an array, or a file.
 
     Every error that tritcodec raises for the values that it was given is a
-    TritError; I/O raises OSError, and an object of a foreign type may raise TypeError.
+    TritError; I/O raises OSError, an object of a foreign type may raise TypeError, and NumPy its own
+    ValueError for nested lists that make no array.
     `clause` is the id of the SPEC.md requirement that was broken, or None
     where no requirement is concerned; `where` names the place in a file (a
     tensor, a byte offset), or is empty.

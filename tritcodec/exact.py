@@ -22,11 +22,14 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from .errors import TritError
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]
 
+LEAST_SUBNORMAL = np.float32(2.0**-149)
 SIGNIFICAND = 53  # bits of binary64
 UNIT = 2.0**-SIGNIFICAND  # u, its unit roundoff
 GATHERED = 1 << 17  # numbers of a factor gathered at once for sums of single pairs: 1 MiB
@@ -194,3 +197,9 @@ def _halves(a: F64) -> tuple[F64, F64]:
     t = a * SPLITTER
     high = t - (t - a)
     return high, a - high
+
+
+def check_subnormals() -> None:
+    """Raise TritError where this process flushes subnormal numbers to zero: its bits would be others."""
+    if LEAST_SUBNORMAL * np.float32(1) == 0:  # some libraries set this for the process they are loaded into
+        raise TritError("this process flushes subnormal numbers to zero, so that no result would be exact")

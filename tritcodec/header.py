@@ -28,6 +28,7 @@ DIGEST_SIZE = 32
 MAX_TENSORS = 1 << 20
 MAX_METADATA = 1024
 MAX_METADATA_VALUE = 1 << 20
+MAX_NOTES = 100  # unknown keys that are remembered: a header may have millions
 ENTRY_DEPTH = 3  # an entry: in the array of tensors, in the map of the header
 
 UNSUPPORTED = frozenset({"PRE-3", "PRE-4"})  # clauses that a newer version may allow
@@ -76,6 +77,7 @@ class RawEntry:
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
+        object.__setattr__(self, "shape", tuple(int(axis) for axis in self.shape))
         # "The dtype of a raw tensor MUST be one of the table."
         if self.dtype not in RAW_DTYPES:
             raise TritError(f"dtype {self.dtype[:80]!a} is not in the table", clause="RAW-1")
@@ -125,7 +127,7 @@ Entry = RawEntry | TritEntry
 class Header:
     """The directory and the metadata (SPEC 6.3).
 
-    `ignored` lists the unknown keys of a newer minor version, with their place.
+    `ignored` lists the unknown keys of a newer minor version, with their place: a hundred at most.
     """
 
     entries: tuple[Entry, ...]
@@ -242,6 +244,7 @@ ENTRY_KEYS = {  # of each kind, the name first: it stands in the messages of wha
     "raw": ("name", "dtype", "kind", "sha256", "shape"),
     "trit": ("name", "codebook", "depth", "dtype", "group_size", "kind", "sha256", "shape", "shift"),
 }
+KNOWN_KEYS = frozenset(key for keys in ENTRY_KEYS.values() for key in keys)
 
 
 class _HeaderReader:
@@ -279,7 +282,8 @@ class _HeaderReader:
         # file of minor version 0."
         if self.minor <= MINOR:
             self.cursor.fail("VER-1", f"unknown key {key[:80]!a}")
-        self.ignored.append(f"{self.cursor.where or 'header'}: key {key[:80]!a}")
+        if len(self.ignored) < MAX_NOTES:
+            self.ignored.append(f"{self.cursor.where or 'header'}: key {key[:80]!a}")
 
     def version(self) -> list[int]:
         start = self.cursor.at
@@ -320,9 +324,10 @@ class _HeaderReader:
     def entry(self) -> Entry:
         """One entry, in two passes: what is there, canonical; then each value, the kind before all."""
         cursor = self.cursor
-        places = {}
+        places: dict[str, int] = {}
         for key in cursor.map_keys():
-            places[key] = cursor.at
+            if key in KNOWN_KEYS or len(places) < MAX_NOTES:  # the first of the others are enough to name
+                places[key] = cursor.at
             cursor.skip(ENTRY_DEPTH + 1)
         end = cursor.at
         kind = self.kind(places)

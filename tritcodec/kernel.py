@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .errors import TritError
 from .exact import F32, F64, Bool
 from .product import Block, Weights, blocks, check_operands
+from .trits import is_integer
 
 I64 = npt.NDArray[np.int64]
 
@@ -167,7 +168,10 @@ def probe(columns: int) -> F32:
     With eight terms, a bound is so tight that one wrong trit shows, and what was rounded to
     a lower precision; with thousands of terms, roundings may hide both. Values have
     all 24 bits, magnitudes from 1 to 2 and either sign, by a rule without chance.
+    Raises TritError where *columns* is no integer from 0 on.
     """
+    if not is_integer(columns) or columns < 0:
+        raise TritError(f"columns must be an integer from 0, not {columns!r}")
     column = np.arange(columns)
     rows = -(-columns // PROBE_TERMS)
     values = 1 + (column * 10_368_889 + 1) % (1 << 23) * 2.0**-23  # 2^24 over the golden ratio, an odd number

@@ -84,6 +84,7 @@ def unpack(packed: npt.ArrayLike, size: int, axis: int = 0) -> I8:
     axis = _axis(packed, axis)
     if not is_integer(size) or size < 0:
         raise TritError(f"size must be an integer from 0, not {size!r}")
+    size = int(size)
     # "A plane of R rows and C columns MUST be packed as ceil(R/5) rows of C bytes, in C order, with
     # byte[r, j] = sum over i = 0..4 of (t[5r+i, j] + 1) * 3^i."
     if packed.shape[axis] != packed_rows(size):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .certify import norms, rounded_product, special_results
 from .errors import TritError
-from .exact import F32, F64
+from .exact import F32, F64, check_subnormals
 from .packing import ROWS_PER_BYTE
 from .tensor import TritTensor
 
@@ -24,7 +24,6 @@ MAX_COLUMNS = 1 << 32  # K for which the bounds are derived
 BLOCK_WEIGHTS = 1 << 20  # weights held as float64 at once: 8 MiB
 BLOCK_ACTIVATIONS = 1 << 22  # numbers of x held as float64 at once: 32 MiB
 FEWEST_ROWS = 16  # of x at once, however long they are: for each block of them all weights are unpacked
-LEAST_SUBNORMAL = np.float32(2.0**-149)
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,7 @@ def check_operands(x: npt.ArrayLike, t: Weights, scale: npt.ArrayLike | None) ->
         raise TritError(f"x of shape {x.shape} and weights of shape {t.shape} have no last axis in common")
     if x.shape[-1] > MAX_COLUMNS:
         raise TritError(f"a last axis of {x.shape[-1]} is above the 2^32 that the bounds are derived for")
-    if LEAST_SUBNORMAL * np.float32(1) == 0:  # some libraries set this for the process they are loaded into
-        raise TritError("this process flushes subnormal numbers to zero, so that no result would be exact")
+    check_subnormals()
     return x, None if scale is None else _check_scale(np.asarray(scale), x.shape[:-1])
 
 
@@ -176,6 +174,7 @@ def _grouped(a: npt.NDArray[np.generic], group_size: int) -> F64:
     """The rows of *a*, (n, K), as float64 (n, G, size), a short last group filled with zeros."""
     K = a.shape[1]
     size = min(group_size, K)
-    grouped = np.zeros((len(a), -(-K // size) * size))
+    G = -(-K // size)
+    grouped = np.zeros((len(a), G * size))
     grouped[:, :K] = a
-    return grouped.reshape(len(a), -1, size)
+    return grouped.reshape(len(a), G, size)

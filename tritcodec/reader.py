@@ -174,7 +174,7 @@ class TritFile:
 
     def _trit_rows(self, entry: TritEntry, start: int, stop: int, depth: int | None) -> TritTensor:
         form = _cut(entry.form, depth)
-        check_rows(start, stop, form.rows)
+        start, stop = check_rows(start, stop, form.rows)
         first, last = start // ROWS_PER_BYTE, packed_rows(stop)
         covered = min(last * ROWS_PER_BYTE, form.rows) - first * ROWS_PER_BYTE
         band = replace(form, shape=(covered, form.columns))
@@ -205,8 +205,8 @@ class TritFile:
 
     def _raw_rows(self, entry: RawEntry, start: int, stop: int) -> npt.NDArray[Any]:
         columns = entry.shape[-1] if entry.shape else 1
-        count = check_rows(start, stop, math.prod(entry.shape[:-1]))
-        raw = np.empty((count, columns), RAW_DTYPES[entry.dtype])
+        start, stop = check_rows(start, stop, math.prod(entry.shape[:-1]))
+        raw = np.empty((stop - start, columns), RAW_DTYPES[entry.dtype])
         offset = self._segments[entry.name][0].offset
         self._source.read_into(raw, offset + start * columns * raw.itemsize)
         check_raw(raw, entry)
@@ -231,7 +231,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except TritError as error:
-        if error.where.startswith(str(path)):
+        if f"{error.where}: ".startswith(f"{path}: "):
             raise
         raise error.at(": ".join(filter(None, (str(path), error.where)))) from None
 

@@ -305,7 +305,8 @@ class TritTensor:
 
         Raises TritError for rows outside the tensor.
         """
-        form = replace(self.form, shape=(check_rows(start, stop, self.form.rows), self.form.columns))
+        start, stop = check_rows(start, stop, self.form.rows)
+        form = replace(self.form, shape=(stop - start, self.form.columns))
         return TritTensor(form, tuple(slice_rows(plane, start, stop) for plane in self.planes))
 
     def __repr__(self) -> str:
@@ -403,7 +404,7 @@ def check_shape(shape: Sequence[int]) -> None:
     if len(shape) > MAX_RANK:
         raise TritError(f"rank {len(shape)} is above {MAX_RANK}", clause="SHAPE-1")
     # "The product of a tensor's non-zero axes MUST be at most 2^48."
-    if math.prod(axis for axis in shape if axis) > MAX_ELEMENTS:  # Python integers: nothing wraps
+    if math.prod(int(axis) for axis in shape if axis) > MAX_ELEMENTS:  # Python integers: nothing wraps
         raise TritError(f"shape {list(shape)} has more than 2^48 elements", clause="SHAPE-2")
 
 
@@ -416,11 +417,11 @@ def check_group_size(group_size: int) -> int:
     return int(group_size)
 
 
-def check_rows(start: int, stop: int, rows: int) -> int:
-    """The count of rows [start, stop), or TritError where they are none of *rows*."""
+def check_rows(start: int, stop: int, rows: int) -> tuple[int, int]:
+    """(start, stop) as Python integers, or TritError where rows [start, stop) are none of *rows*."""
     if not (is_integer(start) and is_integer(stop)) or not 0 <= start < stop <= rows:
         raise TritError(f"rows [{start}, {stop}) are not within the {rows} rows there are")
-    return int(stop) - int(start)
+    return int(start), int(stop)
 
 
 def slice_rows(plane: U8, start: int, stop: int) -> U8:

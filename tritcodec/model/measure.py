@@ -187,7 +187,7 @@ def _look(entry: TritEntry, bands: Iterable[TritTensor], measure: Measure | None
 class Measure:
     """Sums up, band by band, how far a trit tensor of *form* is from *source*; `total` is what came out.
 
-    Raises TritError where *source* is no such tensor.
+    Raises TritError where *source* is no such tensor, or holds NaN or infinities.
     """
 
     def __init__(self, source: SourceTensor, form: Form) -> None:
@@ -204,6 +204,9 @@ class Measure:
         """Compare the next rows."""
         stop = self._row + band.form.rows
         weights = read_rows(self.source, self._row, stop).astype(np.float64)
+        if not np.isfinite(weights).all():
+            message = "the source holds NaN or infinities, from which nothing has a distance"
+            raise TritError(message, where=f"tensor {self.source.name!a}")
         with np.errstate(over="ignore"):  # a binary64 source may be that large: its ratio is no number
             signal = self._energies(weights)
             noise = self._energies(weights - band.dequantize("F32").reshape(weights.shape))
