@@ -496,6 +496,13 @@ def test_a_pattern_that_matches_nothing_is_an_error(model: Path, policy: Policy)
         job(model, ["uniform-d1"], policy)
 
 
+def test_a_depth_for_what_is_kept_is_an_error(model: Path) -> None:
+    """It would do nothing; with `quantize` it does."""
+    with pytest.raises(TritError, match="is for what is kept raw"):
+        job(model, ["uniform-d1"], Policy(keep=["*"], depths=[("*", 3)]))
+    job(model, ["uniform-d1"], Policy(depths=[("*", 3)]))
+
+
 # Sources
 
 
@@ -825,6 +832,16 @@ def test_an_output_within_the_source_does_not_copy_itself(model: Path) -> None:
     """The folder that is being filled is no companion."""
     convert(model, model / "out", ["uniform-d1", "uniform-d2"])
     assert sorted(os.listdir(model / "out" / "uniform-d1")) == ["config.json", TRIT]
+
+
+def test_packed_models_within_the_source_are_left_out(model: Path) -> None:
+    """What an earlier run has put there, and folders with the names of shards and of their index."""
+    convert(model, model, ["uniform-d1"])
+    for name in ("old.trit", "model.trit", "model.trit.index.json"):
+        (model / name).mkdir()
+        (model / name / "config.json").write_text("")
+    convert(model, model, ["uniform-d2"])
+    assert sorted(os.listdir(model / "uniform-d2")) == ["config.json", TRIT]
 
 
 @st.composite

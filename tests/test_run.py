@@ -129,6 +129,7 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     ),
     "the index is no JSON": (with_index("{"), "no JSON"),
     "the index is nested": (with_index("[" * 100_000), "no JSON"),
+    "the index is empty": (with_index('{"weight_map": {}}'), "names no tensor"),
     "the index is a list": (with_index("[]"), "no weight_map"),
     "the index maps to numbers": (with_index('{"weight_map": {"a": 1}}'), "no weight_map"),
     "a path up": (leading_to("../x.safetensors"), "is no name"),
@@ -518,6 +519,25 @@ def test_a_source_that_vanishes_can_come_back(sharded: Path, tmp_path: Path, at:
     assert tree(convert(sharded, tmp_path / "out", CONFIGS)) == tree(
         convert(sharded, tmp_path / "undisturbed", CONFIGS)
     )
+
+
+def test_a_companion_that_has_changed_is_said(sharded: Path, tmp_path: Path) -> None:
+    """Else one config could come out with the old one, and the next with the new."""
+    (sharded / "config.json").write_text("{}")
+    unfinished(sharded, tmp_path / "out")
+    (sharded / "config.json").write_text("{ }")
+    with pytest.raises(TritError, match=r"something else is here: beside it config\.json was"):
+        convert(sharded, tmp_path / "out", CONFIGS)
+
+
+def test_a_place_that_is_taken_is_said_before_the_work(sharded: Path, tmp_path: Path) -> None:
+    """Where a run goes on, too."""
+    unfinished(sharded, tmp_path / "out")
+    (tmp_path / "out" / CONFIGS[-1]).mkdir()
+    steps: list[str] = []
+    with pytest.raises(TritError, match="came into being meanwhile"):
+        convert(sharded, tmp_path / "out", CONFIGS, progress=lambda phase, *_: steps.append(phase))
+    assert not steps
 
 
 def test_a_damaged_piece_is_made_again(sharded: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from .encode import METHODS, check_method
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(message: str, arguments: argparse.Namespace | None = None) -> None:
     """Print one line to standard error; where a run of *arguments* has left something, what to do."""
-    if arguments and "out" in arguments and Path(arguments.out, STATE).is_dir():
+    if arguments and "out" in arguments and os.path.isdir(Path(arguments.out, STATE)):  # never an error
         message += "; what is done is kept: run the same command again to go on"
     print(f"tritcodec: {message}", file=sys.stderr)
 
@@ -154,6 +155,13 @@ def _command(
     return parser
 
 
+def _bits(text: str) -> float:
+    bits = float(text)
+    if not 0 < bits < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of bits")
+    return bits
+
+
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", help="a folder with model.safetensors, or a safetensors file")
     parser.add_argument("out", metavar="OUT", help="a folder; gets one folder a config")
@@ -165,7 +173,7 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--target-bpw",
-        type=float,
+        type=_bits,
         metavar="X",
         help="make a mixture of depths, too, of the least error within X bits a weight: the config bpw-X",
     )
@@ -316,7 +324,7 @@ def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action
 def _quantize(arguments: argparse.Namespace) -> int:
     names = arguments.configs.split(",")
     if arguments.target_bpw is not None:
-        names.append(f"bpw-{arguments.target_bpw:g}")
+        names.append(f"bpw-{np.format_float_positional(arguments.target_bpw, trim='-')}")
     configs = [config_of(name) for name in dict.fromkeys(names)]
     policy = Policy(arguments.keep, arguments.quantize, arguments.depth)
     check_method(arguments.method, arguments.nested, codebook=None)

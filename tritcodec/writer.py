@@ -108,7 +108,11 @@ class TritWriter:
 
     def __enter__(self) -> TritWriter:
         # Exclusive: never an existing file, and never through a link.
-        self._file = open(self._temporary, "xb")  # closed by __exit__
+        try:
+            self._file = open(self._temporary, "xb")  # closed by __exit__
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:

@@ -141,7 +141,7 @@ def within_budget(
     weights = sum(math.prod(tensor.shape) for tensor in matrices)
     left = bits * weights - sum(cost[name][depth] for name, depth in depths.items())
     if left < 0:
-        least = bits - left / weights
+        least = math.ceil((bits - left / weights) * 1e4) / 1e4  # what is said has to be enough
         raise TritError(f"{bits:g} bits a weight are too few: the least that this model takes is {least:.4f}")
     steps = [
         (-gain, order, tensor.name, before, after)

@@ -70,10 +70,16 @@ class Policy:
         return next((depth for pattern, depth in self.depths if fnmatchcase(tensor.name, pattern)), None)
 
     def check(self, tensors: Sequence[SourceTensor]) -> None:
-        """Raise TritError where a pattern matches no tensor: it is mistyped."""
+        """Raise TritError where a pattern matches no tensor, or gives a depth to none: it is mistyped."""
         for pattern in [*self.keep, *self.quantize, *(pattern for pattern, _ in self.depths)]:
             if not any(fnmatchcase(tensor.name, pattern) for tensor in tensors):
                 raise TritError(f"the pattern {pattern!a} matches no tensor")
+        for pattern, depth in self.depths:
+            found = [tensor for tensor in tensors if fnmatchcase(tensor.name, pattern)]
+            if all(self.reason_to_keep(tensor) for tensor in found):
+                reason = self.reason_to_keep(found[0])
+                message = f"--depth {pattern}={depth} is for what is kept raw ({reason}); see --quantize"
+                raise TritError(message, where=f"tensor {found[0].name!a}")
 
 
 def _obstacle(tensor: SourceTensor) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import TritError
 from ..header import MAJOR, MINOR, TritEntry, encode_header
 from ..reader import PathLike, open_file
+from ..reader import naming as in_file
 from ..writer import sync
 from . import index
 from .assemble import Encoded, Found
@@ -21,7 +22,7 @@ from .folder import copy_companions, flush
 from .index import INDEX_NAME, TRIT_NAME
 from .plan import DEPTHS, Config, Planned, plan
 from .policy import Policy
-from .source import ModelSource, Shard, SourceTensor
+from .source import ModelSource, Shard, SourceTensor, companions, digest_of
 from .spool import Spool
 from .tasks import Surveyed, Work, naming, survey_raw
 from .workers import Task, run_all
@@ -53,7 +54,8 @@ class Job:
         for shard in self.source.shards:
             for config in self.configs:
                 planned = plan(shard.tensors, deepest, self.policy, self.work.group_size, {})
-                encode_header([item.entry for item in planned], self.metadata(shard, config))
+                with in_file(shard.path):
+                    encode_header([item.entry for item in planned], self.metadata(shard, config))
 
     @property
     def matrices(self) -> list[SourceTensor]:
@@ -94,7 +96,8 @@ class Job:
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same where a run goes on: source, options, versions of codec and format."""
-        shards = self.source.shards
+        folder, shards = self.source.folder or Path(), self.source.shards
+        beside = companions(folder) if self.source.folder else []
         return {
             "tritcodec": version("tritcodec"),
             "format": [MAJOR, MINOR],
@@ -104,6 +107,7 @@ class Job:
             "depth": [list(pair) for pair in self.policy.depths],
             **self.work.options(),
             "source": {shard.path.name: {"bytes": shard.size, "header": shard.header} for shard in shards},
+            "beside it": {str(path): digest_of(folder / path) for path in beside},
         }
 
 
@@ -153,6 +157,7 @@ def quantize_model(
     target = Path(target)
     outputs = [target / config.name for config in job.configs]
     with Spool(target, job.fingerprint(), outputs) as spool:
+        check_places(job, spool, outputs)
         surveys = survey_all(job, executor, width, spool, progress)
         plans = job.plans(surveys)
         spool.begin()
@@ -282,6 +287,19 @@ def is_complete(spool: Spool, config: Config) -> bool:
     return spool.get(f"done.{config.name}") is not None
 
 
+def is_named(spool: Spool, config: Config) -> bool:
+    """Whether the folder of *config* has got its name, in an earlier run."""
+    return is_complete(spool, config) and not (spool.folder / config.name).exists()
+
+
+def check_places(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
+    """Raise TritError where something has the place of an output that is not this run's."""
+    for config, output in zip(job.configs, outputs, strict=True):
+        if os.path.lexists(output) and not is_named(spool, config):
+            message = "came into being meanwhile; move it away and run the command again"
+            raise TritError(message, where=str(output))
+
+
 def finish(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
     """Give the folders of all configs what they lack, and their names."""
     for config in job.configs:
@@ -292,15 +310,10 @@ def finish(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
             write_index(folder, len(job.source.shards))
             flush(folder)
             spool.put(f"done.{config.name}", b"")
+    check_places(job, spool, outputs)
     for config, output in zip(job.configs, outputs, strict=True):
-        folder = spool.folder / config.name
-        if not folder.exists():  # an earlier run came that far
-            continue
-        if os.path.lexists(output):
-            raise TritError(
-                "came into being meanwhile; move it away and run the command again", where=str(output)
-            )
-        os.rename(folder, output)
+        if not is_named(spool, config):
+            os.rename(spool.folder / config.name, output)
     sync(spool.target)
     spool.discard()
 

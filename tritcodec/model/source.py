@@ -18,7 +18,9 @@ import safetensors
 
 from ..errors import TritError
 from ..header import RAW_DTYPES
-from ..reader import PathLike, Source
+from ..reader import BLOCK_BYTES, PathLike, Source
+from .index import INDEX_NAME as PACKED_INDEX
+from .index import TRIT_NAME
 
 MODEL_NAME = "model.safetensors"
 INDEX_NAME = f"{MODEL_NAME}.index.json"
@@ -100,16 +102,32 @@ def rows_of(tensor: SourceTensor) -> int:
 def companions(folder: Path) -> list[Path]:
     """The files of a model *folder* that are no weights, relative to it: configuration, tokenizer.
 
-    Raises OSError for a folder that cannot be listed: a copy would lack what is in it.
+    Not those of packed models, which an earlier run may have put in it, nor of folders with names that
+    shards have. Raises OSError for a folder that cannot be listed: a copy would lack what is in it.
     """
     found = []
     for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if _may_be_model(Path(parent, name)))
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and not _is_weights(path) and path.is_file():
                 found.append(path.relative_to(folder))
     return found
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file of any size."""
+    digest = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _may_be_model(folder: Path) -> bool:
+    """Whether a sub-folder holds files that belong to the model."""
+    packed = any((folder / name).exists() for name in (TRIT_NAME, PACKED_INDEX))
+    return not (packed or folder.name.startswith(".") or _is_weights(folder))
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -141,6 +159,8 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise TritError("no weight_map from names to files in the index", where=str(path))
+    if not weight_map:
+        raise TritError("the index names no tensor", where=str(path))
     for name, file in weight_map.items():
         if not SHARD_NAME.fullmatch(file):
             message = f"tensor {name[:80]!a} is in {file[:80]!a}, which is no name of a .safetensors file"
