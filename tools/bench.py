@@ -47,6 +47,8 @@ from tritcodec.model.run import quantize_model  # noqa: E402  # as above
 from tritcodec.model.source import ModelSource  # noqa: E402  # as above
 from tritcodec.model.workers import Inline  # noqa: E402  # as above
 
+MINILM = Path(__file__).resolve().parents[1] / "fixtures" / "minilm"
+NAMES = ("tritcodec", "numpy", "ml_dtypes", "gguf", "safetensors", "torch")  # of packages that are measured
 DEPTHS = (1, 2, 3, 4)
 DTYPES = ("F32", "F16", "BF16")
 METHODS: dict[str, dict[str, Any]] = {  # options of quantize
@@ -486,7 +488,7 @@ def describe(command: Sequence[str]) -> Iterator[str]:
     """What the figures depend on: command, machine and versions."""
     yield f"command   {shlex.join(['python', 'tools/bench.py', *command])}"
     yield f"machine   {processor()}, {platform.system()} {platform.machine()}, {pin()}, one BLAS thread"
-    packages = [f"{name} {installed(name)}" for name in ("tritcodec", "numpy", "ml_dtypes", "gguf")]
+    packages = [f"{name} {installed(name)}" for name in NAMES]
     yield f"versions  Python {platform.python_version()}, {', '.join(packages)}"
 
 
@@ -535,6 +537,7 @@ def parse(command: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=whole_blocks, default=4096, help="side of the square matrix (4096)")
     parser.add_argument("--repeats", type=positive, default=9, help="runs of each call (9)")
     parser.add_argument("--weights", type=positive, default=10**6, help="to which matrices grow (1,000,000)")
+    parser.add_argument("--model", type=Path, default=MINILM, help="whose quality a page shows (its slice)")
     parser.add_argument("--report", metavar="FILE.md", help="write a page, too, and pictures beside it")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="these parts alone")
     return parser.parse_args(command)
@@ -554,7 +557,7 @@ def main(command: Sequence[str]) -> int:
                 found.setdefault(name, []).append(row)
     if options.report:
         headings = {name: part.__doc__ or "" for name, part in PARTS.items()}
-        bench_report.write(Path(options.report), list(describe(command)), found, headings)
+        bench_report.write(Path(options.report), list(describe(command)), found, headings, options.model)
     return 0
 
 

@@ -1,6 +1,6 @@
 """The benchmark page: the tables of tools/bench.py in Markdown, and pictures beside them.
 
-Pictures are quality against bits on the real weights of fixtures/minilm, and how time grows with size.
+Pictures are quality against bits on real weights, and how time grows with size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from tritcodec.model.source import ModelSource
 from tritcodec.model.tasks import Recipe
 from tritcodec.model.workers import Inline
 
-MODEL = Path(__file__).resolve().parents[1] / "fixtures" / "minilm"
 BUDGETS = (2.2, 2.5, 3.0, 4.0, 4.5, 5.5, 6.0)  # bits a weight
 PEERS = {"TQ1_0": 256, "TQ2_0": 256, "Q4_0": 32, "Q5_0": 32, "Q8_0": 32}  # gguf-py's types, and their blocks
 INK, OURS, THEIRS, MIXED = "#333333", "#1764ab", "#b2481f", "#2f8f5b"
@@ -78,16 +77,22 @@ def line(*cells: str) -> str:
 
 
 def write(
-    page: Path, description: Sequence[str], rows: Mapping[str, Sequence[Row]], headings: Mapping[str, str]
+    page: Path,
+    description: Sequence[str],
+    rows: Mapping[str, Sequence[Row]],
+    headings: Mapping[str, str],
+    model: Path,
 ) -> None:
-    """Write *page*, and the pictures that it shows into a folder of its name."""
+    """Write *page*, with the quality of *model*, and the pictures that it shows into a folder of its name."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    points = quality()
+    source = ModelSource(model)
+    points = quality(source)
     picture(folder / "quality.svg", partial(draw_quality, points=points))
     lines = ["# Benchmarks", "", "```text", *description, "```", "", INTRODUCTION, ""]
     lines += ["## Quality against bits", "", f"![SQNR over bits a weight]({folder.name}/quality.svg)", ""]
-    lines += [QUALITY, "", *quality_table(points), ""]
+    weights = sum(math.prod(t.shape) for t in source.tensors if Policy().reason_to_keep(t) is None)
+    lines += [QUALITY.format(weights=weights, model=model.name), "", *quality_table(points), ""]
     for part, found in rows.items():
         lines += [f"## {headings[part].rstrip('.')}", ""]
         if part == "growth":
@@ -105,7 +110,7 @@ one CPU: lower is better, and below 1 a call is faster than what it stands besid
 the machine above. A row whose target is missed says so."""
 
 QUALITY = """\
-Signal to quantisation noise over the 1,769,472 weights of the linear layers in `fixtures/minilm`. Mixtures
+Signal to quantisation noise over the {weights:,} weights of the linear layers of {model}. Mixtures
 are what `--target-bpw` plans, measured. gguf-py was given the same matrices, as rows of whole blocks."""
 
 
@@ -125,11 +130,11 @@ def table(rows: Sequence[Row]) -> list[str]:
 Point = tuple[str, str, float, float]  # family, name, bits a weight, SQNR in dB
 
 
-def quality() -> list[Point]:
-    """What every depth, every budget and every peer makes of the real weights."""
-    tensors = load_file(MODEL / "model.safetensors")
+def quality(source: ModelSource) -> list[Point]:
+    """What every depth, every budget and every peer makes of the weights of a model in one file."""
+    tensors = load_file(source.shards[0].path)
     job = Job(
-        ModelSource(MODEL),
+        source,
         [config_of(f"bpw-{bits:g}") for bits in BUDGETS],
         Policy(),
         Recipe(16, "optimal", False),
