@@ -1,9 +1,9 @@
 """A second codec for .trit files, made from SPEC.md alone.
 
-Whoever wrote it had not seen the package (of chapter 14 they had): where the two disagree, one
-of them is wrong or the document has a gap. It needs only Python's integers, lists and bytes, and takes
-its time. The order is that of the document, its chapters stand above the parts, and
-what is in quotation marks are its words.
+Whoever wrote it had not seen the package (of chapters 11 and 14 they had): where the two disagree, one
+of them is wrong or the document has a gap. It needs only Python's integers, lists and bytes, and
+in chapter 11 floats, and takes its time. The order is that of the document, its chapters stand above the
+parts, and what is in quotation marks are its words.
 
     defects(data)    what is wrong with a file: (clause, where) each, none if it is valid
     read(data)       its metadata and tensors, or Broken with the clause
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Matrix = list[list[int]]
+Weights = list[list[float]]  # rows of values of binary32
 Entry = dict[str, Any]  # as in 6.4, straight from the header
 
 
@@ -470,6 +471,70 @@ def tensor_of(entry: Entry, content: list[bytes]) -> Trit | Raw:
     codes = [[join(trits) + 13 for trits in zip(*row, strict=True)] for row in zip(*planes[:3], strict=True)]
     steps = list(struct.unpack("<27I", entry["codebook"]))
     return Trit(entry["shape"], entry["dtype"], entry["group_size"], entry["shift"], steps, codes, planes[3:])
+
+
+# 11.1 and 11.2 The reference encoder, with steps that are given: "`fl(x)` is x rounded to binary32"
+
+SCALES = {2.0**-96: 2.0**127, 2.0**-32: 2.0**64, 2.0**32: 1.0, 2.0**96: 2.0**-64, math.inf: 2.0**-96}
+
+
+def fl(x: float) -> float:
+    """*x* in binary32; infinite beyond its range.
+
+    Floats are binary64: what + - * / make of two values of binary32 is rounded to 53 bits, and then here. It
+    is as good as rounded once, unless 53 bits end on a midpoint m of binary32 (M * 2^e, M < 2^25) from beside
+    it. A product is exact: 48 bits. A quotient a/b other than m is off it by 2^-49 of it or more: a has 24
+    bits and m*b 49, and a - m*b is at least the last bit of one of them. A sum that takes more than 53 bits
+    has one term below 2^-4 of the last place of the other, and both roundings give that other.
+    """
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", x))[0])
+    except OverflowError:
+        return math.copysign(math.inf, x)
+
+
+def fold(terms: list[float]) -> float:
+    """Sum "by halves"."""
+    while len(terms) > 1:
+        h = -(-len(terms) // 2)
+        terms = [fl(t + u) for t, u in zip(terms, terms[h:], strict=False)] + terms[len(terms) - h : h]
+    return terms[0]
+
+
+def error_of(a: list[float], s: float, depth: int, nested: bool) -> float:
+    """The error E of the magnitudes *a* under the step *s*, or the sum of those of all depths."""
+    k = [round(min(fl(x / s), (3**depth - 1) // 2)) for x in a]  # H is whole: as well before as after
+    cost = 0.0
+    for d in range(depth, 0, -1):
+        rests = [fl(x - s * (3 ** (depth - d) * n)) for x, n in zip(a, k, strict=True)]
+        E = fold([fl(rest * rest) for rest in rests])
+        if not nested:
+            return E
+        cost = fl(cost + fl(9**d * E))
+        k = [round(n / 3) for n in k]
+    return cost
+
+
+def code_of(group: list[float], steps: list[float], depth: int, nested: bool) -> int:
+    """Code of the least error, for which all 27 are computed."""
+    m = max(map(abs, group))
+    scale = next(scale for edge, scale in SCALES.items() if m < edge) if m else 1.0
+    a = [fl(abs(w) * scale) for w in group]
+    errors = [error_of(a, min(max(s * scale, 2.0**-90), 2.0**40), depth, nested) for s in steps]
+    return errors.index(min(errors))  # "Of the 27 codes the one with the least E, the lowest of equals."
+
+
+def encode(
+    w: Weights, steps: list[float], depth: int, group_size: int, nested: bool
+) -> tuple[Matrix, Matrix]:
+    """Codes, rows by G, and levels, rows by K, of *w*."""
+    H, g, codes, levels = (3**depth - 1) // 2, min(group_size, len(w[0])), [], []
+    for row in w:
+        groups = [row[at : at + g] for at in range(0, len(row), g)]
+        codes.append([code_of(group + [0.0] * (g - len(group)), steps, depth, nested) for group in groups])
+        s = [steps[c] for c in codes[-1] for _ in range(g)]
+        levels.append([round(min(max(fl(x / s), -H), H)) for x, s in zip(row, s, strict=False)])
+    return codes, levels
 
 
 # 14 Exchange layouts, of rows of trits or levels. A row "is filled up to" a multiple of so many columns

@@ -172,6 +172,18 @@ WRONG: dict[str, Wrong] = {
         "fifth = digits[:0]",
         "exchange/tq1-0-1-from-51-byte-255",
     ),
+    # How it encodes
+    "highest-of-equals": Wrong("search", "worse = (least < E)", "worse = (least <= E)", "encode/zeros"),
+    "sums-one-by-one": Wrong(
+        "search",
+        "    m = len(terms)",
+        "    m = 1\n    for term in terms[1:]: terms[0] += term",
+        "encode/rounded-depth-3",
+    ),
+    "squares-without-scale": Wrong("search", "if ordinary.all():", "if True:", "encode/every-scale"),
+    "halves-upwards": Wrong(
+        "encode", "np.rint(k, out=k)", "np.floor(k + np.float32(0.5), out=k)", "encode/halves-depth-1"
+    ),
     # How it behaves
     "hangs": Wrong("testee", _VERDICT, f"import time; time.sleep(600); {_VERDICT}", ANY, 1),
     "hangs-serving": Wrong("testee", _VERDICT, f"import time; time.sleep(600); {_VERDICT}", ANY),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import math
+import operator
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,17 @@ from independent import Raw, Trit, dumps, planes_from
 from painted import STEPS, painted, painted_trit
 from safetensors.numpy import load_file as load_safetensors
 
-from tritcodec import TritError, TritTensor, load_file, open_file, pack, save_file, unpack, verify_file
+from tritcodec import (
+    TritError,
+    TritTensor,
+    load_file,
+    open_file,
+    pack,
+    quantize,
+    save_file,
+    unpack,
+    verify_file,
+)
 
 ROOT = Path(__file__).parents[1]
 ROWS_PER_BYTE = 5
@@ -30,6 +43,7 @@ FORMATS = tuple(independent.FORMATS)
 # Files that are too large to store; those in fixtures/ are tried in test_fixtures.py and test_conform.py.
 LARGE = [(clause, why, data) for clause, why, data in damaged.damaged() if why in golden.LEFT_OUT]
 LARGE_VALID = [(why, data) for why, data in damaged.undamaged() if why in golden.LEFT_OUT]
+VECTORS = json.loads((ROOT / "fixtures" / "manifest.json").read_bytes())["vectors"]
 
 
 def steps_of(trit: Trit) -> np.ndarray:
@@ -162,6 +176,34 @@ def test_several_tensors(tmp_path: Path) -> None:
     save_file(package, tmp_path / "x.trit", {"b": "", "aa": ""})
     assert (tmp_path / "x.trit").read_bytes() == independent.write({**trits, **raw}, {"aa": "", "b": ""})
     assert_read_alike(tmp_path / "x.trit")
+
+
+FINITE = st.integers(0, 2**32 - 1).map(lambda bits: struct.unpack("<f", bits.to_bytes(4, "little"))[0])
+FINITE = FINITE.filter(math.isfinite) | st.integers(-(2**24), 2**24).map(float)
+
+
+@given(FINITE, FINITE, st.sampled_from([operator.add, operator.sub, operator.mul, operator.truediv]))
+@settings(max_examples=2000, deadline=None)
+def test_binary32_by_binary64(x: float, y: float, operation: Callable[[Any, Any], Any]) -> None:
+    """An operation in binary64, rounded again, is the one in binary32."""
+    if operation is not operator.truediv or y:
+        with np.errstate(all="ignore"):
+            once = operation(np.float32(x), np.float32(y))
+        assert independent.fl(operation(x, y)) == once
+
+
+@pytest.mark.parametrize("vector", [v for v in VECTORS if v["cmd"] == "encode"], ids=lambda v: str(v["id"]))
+def test_encoding(vector: dict[str, Any]) -> None:
+    """Both encoders choose the codes and levels that are stored (SPEC 11.2)."""
+    request = dict(vector["request"])
+    w, steps = (np.frombuffer(bytes.fromhex(request.pop(key)), "<f4") for key in ("weights", "codebook"))
+    w = w.reshape(request.pop("shape"))
+    tensor = quantize(w, codebook=steps, **request)
+    codes, levels = independent.encode(w.reshape(-1, w.shape[-1]).tolist(), steps.tolist(), **request)
+    assert tensor.codes.reshape(len(codes), -1).tolist() == codes
+    assert tensor.levels().reshape(len(levels), -1).tolist() == levels
+    stored = {"codes": tensor.codes.tobytes().hex(), "levels": tensor.levels().tobytes().hex()}
+    assert stored == vector["result"]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ GIVE_UP = 25  # crashes after which the rest of a level is not run
 SHOWN = 40  # failures that are printed; the report has all
 DTYPES = ("F32", "F16", "BF16")
 OPTIONAL = frozenset(
-    {"to_layout", "from_layout", "matmul", "group_dots"}
+    {"to_layout", "from_layout", "matmul", "group_dots", "encode"}
 )  # commands that a testee may skip, all of it or nothing
 MAX_DEPTH = 4
 IN_DATA = frozenset({"SEG-1", "PACK-2", "PACK-3", "RAW-2", "LAY-3"})  # the header of such a file can be read

@@ -2,8 +2,8 @@
 
 Every file is made from a stated rule (tests/golden.py, damaged.py, folder_cases.py) and every expected value
 by tests/independent.py, which imports nothing of the package; tests/test_fixtures.py proves that the
-package agrees. Only the real weights are quantised by the package: which levels an encoder chooses is no part
-of conformance. What makes the files stands in tests/, since the tests use it, too.
+package agrees. Only the real weights in files are quantised by the package: which levels an encoder chooses
+is no part of conformance. What makes the files stands in tests/, since the tests use it, too.
 
 usage: python tools/make_fixtures.py [--check]
 """
@@ -32,7 +32,8 @@ sys.path.insert(
     0, str(ROOT / "tests")
 )  # the makers of files are shared with the tests and no part of the package
 
-import folder_cases  # noqa: E402  # after the path is known
+import encode_vectors  # noqa: E402  # after the path is known
+import folder_cases  # noqa: E402  # as above
 import golden  # noqa: E402  # as above
 import independent  # noqa: E402  # as above
 import layout_vectors  # noqa: E402  # as above
@@ -46,6 +47,7 @@ MANIFEST = "manifest.json"
 FOLDERS = ("valid", "invalid")
 PRODUCTS = "matmul"  # the folder of golden products
 MODEL = FIXTURES / "minilm" / "model.safetensors"
+REAL_MATRIX = "encoder.layer.0.attention.self.query.weight"
 COMMAND = "python tools/make_fixtures.py"
 FORMAT, VERSION = "1.0", "1.0"  # of the manifest; of SPEC.md
 UNSUPPORTED = ("PRE-3", "PRE-4")
@@ -804,6 +806,8 @@ def all_vectors() -> list[Json]:
     """Every vector, sorted by id; ids are unique."""
     found = [*packing_vectors(), *packing_errors(), *level_vectors(), *level_errors()]
     found += [vector(*parts) for parts in layout_vectors.vectors()]
+    real = load_file(MODEL)[REAL_MATRIX][:8, :96].astype(np.float32).tolist()
+    found += [vector(*parts) for parts in encode_vectors.vectors(real)]
     counts = Counter(vector["id"] for vector in found)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise SystemExit(f"several vectors are {twice[0]}")
@@ -986,12 +990,10 @@ def of_case(case: Case) -> Json:
 
 # Products, by tests/matmul_cases.py
 
-REAL_PRODUCT = "encoder.layer.0.attention.self.query.weight"
-
 
 def product_files() -> tuple[list[Json], dict[str, bytes]]:
     """What the manifest says of golden products, and their files: weights, x, y and what else there is."""
-    array = load_file(MODEL)[REAL_PRODUCT][40:51, :72]
+    array = load_file(MODEL)[REAL_MATRIX][40:51, :72]
     real = {depth: plain(quantize(array, depth)) for depth in range(1, 5)}
     listed: list[Json] = []
     files: dict[str, bytes] = {}

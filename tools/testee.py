@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -25,14 +26,15 @@ from tritcodec import (
     matmul,
     open_file,
     pack,
+    quantize,
     split,
     unpack,
     verify_model,
 )
-from tritcodec.codebook import FLOATS
+from tritcodec.codebook import CODES, FLOATS
 from tritcodec.header import MAJOR, RawEntry
 from tritcodec.packing import packed_rows
-from tritcodec.tensor import GROUP_SIZE
+from tritcodec.tensor import GROUP_SIZE, MAX_RANK
 from tritcodec.trits import check_depth
 
 STATUSES = {"valid": 0, "invalid": 1, "unsupported": 3}
@@ -203,6 +205,31 @@ def operands(request: Request) -> tuple[np.ndarray, TritTensor]:
     return data.view(dtype).reshape(-1, tensor.shape[-1]), tensor
 
 
+def request_encode(request: Request) -> Result:
+    """The codes and levels of weights, with a codebook that is given."""
+    shape, w, codebook = (
+        field(request, "shape", list),
+        floats(request, "weights"),
+        floats(request, "codebook"),
+    )
+    if not 0 < len(shape) <= MAX_RANK or not all(type(axis) is int and axis > 0 for axis in shape):
+        raise Skip("shape is to be of 1 to 8 axes, each an integer above 0")
+    if math.prod(shape) != w.size or codebook.size != CODES:
+        raise Skip("weights are to be as many as the shape says, and steps 27")
+    depth, group_size = field(request, "depth", int), field(request, "group_size", int)
+    nested = field(request, "nested", bool)
+    tensor = quantize(w.reshape(shape), depth, group_size=group_size, nested=nested, codebook=codebook)
+    return {"codes": tensor.codes.tobytes().hex(), "levels": tensor.levels().tobytes().hex()}
+
+
+def floats(request: Request, key: str) -> np.ndarray:
+    """The binary32 values of *key*."""
+    data = octets(field(request, key, str))
+    if data.size % 4:
+        raise Skip(f"{key} is to be of 4 bytes a value")
+    return data.view("<f4").astype(np.float32)
+
+
 COMMANDS: dict[str, Callable[[Request], Result]] = {
     "verify": verify,
     "header": header,
@@ -215,6 +242,7 @@ COMMANDS: dict[str, Callable[[Request], Result]] = {
     "from_layout": request_from_layout,
     "matmul": request_matmul,
     "group_dots": request_group_dots,
+    "encode": request_encode,
 }
 
 
