@@ -91,13 +91,14 @@ def test_the_benchmark_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     name = "encoder.layer.0.output.dense.weight"
     weights = load_file(MINILM / "model.safetensors")[name][:64, :512]
     save_file({name: np.ascontiguousarray(weights)}, tmp_path / "model.safetensors")
-    monkeypatch.setattr(bench_report, "MODEL", tmp_path)
     rows = [
         bench_report.Row(f"quantize, depth 2, {10**n:,}", f"{n}.25 ns/weight", "float32 copy", n / 2, 2.5)
         for n in (5, 6)
     ]
-    bench_report.write(tmp_path / "page.md", ["command"], {"growth": rows}, {"growth": "As they grow."})
+    headings = {"growth": "As they grow."}
+    bench_report.write(tmp_path / "page.md", ["command"], {"growth": rows}, headings, tmp_path)
     page = (tmp_path / "page.md").read_text("utf-8")
+    assert f"over the 32,768 weights of the linear layers of {tmp_path.name}." in page
     assert "| quantize, depth 2, 100,000 | 5.25 ns/weight | 2.50 | float32 copy | 2.50 |" in page
     assert "| quantize, depth 2, 1,000,000 | 6.25 ns/weight | 3.00 | float32 copy | 2.50 missed |" in page
     listed = re.findall(r"^\| (?:optimal|gguf-py) \| (.*?) \| [0-9.]+ \| [0-9.]+ \|$", page, re.MULTILINE)
@@ -119,6 +120,7 @@ def test_whole_models_are_measured() -> None:
     done = tool("bench_model", "--only", "memory", "--rows", 100)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^quantize 1 of 100 x 8000: memory .* yes$", done.stdout, re.MULTILINE)
+    assert re.search(r"^the same, each of two workers .* yes$", done.stdout, re.MULTILINE)
 
 
 NO_COMMANDS = ("bench_report", "testee")  # a part of bench; what speaks the protocol alone

@@ -37,7 +37,7 @@ CONFIGS_TARGET = 1.0
 FLAT_TARGET = 1.2  # of time a weight, the largest model against the smallest
 CPUS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # tools/bench.py keeps to one
 CHILD = """
-import os, re, sys
+import os, re, resource, sys
 from tritcodec.cli import main
 
 def peak():
@@ -45,7 +45,8 @@ def peak():
 
 before = peak()
 status = main(sys.argv[1:])
-print(peak() - before, sum(os.times()[:4]), file=sys.stderr)
+worker = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # the largest
+print(peak() - before, worker - before if worker else 0, sum(os.times()[:4]), file=sys.stderr)
 sys.exit(status)
 """
 
@@ -61,11 +62,12 @@ class Measured(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a run took: seconds, those of all its CPUs, and the bytes that its first process grew by."""
+    """What a run took: seconds, those of all its CPUs; bytes that its first process and a worker grew by."""
 
     wall: float
     cpu: float
     memory: int
+    worker: int  # 0 where the first process does the work
 
 
 class Sizes(NamedTuple):
@@ -85,8 +87,8 @@ def run(source: Path, configs: Sequence[str], workers: int) -> Run:
         command = [sys.executable, "-c", CHILD, *arguments, "--workers", str(workers), "--progress", "none"]
         start = time.monotonic()
         done = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=_unpin)
-        wall, (memory, cpu) = time.monotonic() - start, done.stderr.split()[-2:]
-        return Run(wall, float(cpu), int(memory))
+        wall, (memory, worker, cpu) = time.monotonic() - start, done.stderr.split()[-3:]
+        return Run(wall, float(cpu), int(memory), int(worker))
 
 
 def _unpin() -> None:
@@ -95,13 +97,21 @@ def _unpin() -> None:
 
 
 def bench_memory(folder: Path, sizes: Sizes) -> Iterator[Measured]:
-    """Peak memory above interpreter and imports, of one worker that makes all four configs."""
+    """Peak memory above interpreter and imports, of all four configs: of one worker, and of each of two."""
     names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(sizes.matrices)]
     make_model(folder / "large", dict.fromkeys(names, (sizes.rows, COLUMNS)), shard_bytes=1 << 62)
-    peak = run(folder / "large", CONFIGS, 1).memory
+    peak, two = run(folder / "large", CONFIGS, 1).memory, run(folder / "large", CONFIGS, 2)
     size = 2 * sizes.rows * COLUMNS * sizes.matrices / 1e9
     what = f"quantize {sizes.matrices} of {sizes.rows} x {COLUMNS}: memory"
     yield Measured(what, f"{peak / 1e6:.0f} MB", f"400 MB; {size:.2f} GB to read", peak / MEMORY_TARGET, 1.0)
+    each, first = two.worker / 1e6, two.memory / 1e6
+    yield Measured(
+        "the same, each of two workers",
+        f"{each:.0f} MB",
+        f"400 MB; coordinator {first:.0f} MB",
+        each * 1e6 / MEMORY_TARGET,
+        1.0,
+    )
 
 
 def bench_workers(folder: Path, sizes: Sizes) -> Iterator[Measured]:
