@@ -180,7 +180,8 @@ class Weights:
             largest = max(largest, extreme)
             sampler.add(start, block, sizes)
         if nans or infinities:
-            raise TritError(f"weights must be finite in float32: {nans} are NaN and {infinities} are infinite")
+            found = f"{nans} are NaN and {infinities} are infinite"
+            raise TritError(f"weights must be finite in float32: {found}")
         return Survey(largest, sampler.sample())
 
     def fit(self, survey: Survey, depth: int, method: str, nested: bool) -> F32:
