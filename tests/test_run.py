@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -409,6 +410,46 @@ def test_workers_end_with_what_made_them(tmp_path: Path) -> None:
     pytest.fail("a worker outlived its parent by ten seconds")
 
 
+INTERRUPTED = """
+import os, signal, sys, threading
+from tritcodec import cli
+from tritcodec.model.spool import Spool
+
+put = Spool.put
+
+def interrupt(*arguments):
+    os.killpg(0, signal.SIGINT)
+    if arguments:
+        put(*arguments)
+
+if __name__ == "__main__":
+    cli.WEIGHTS_A_WORKER = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    if sys.argv[1] == "at work":
+        Spool.put = interrupt
+    else:
+        threading.Timer(float(sys.argv[1]), interrupt).start()
+    sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("moment", ["0.1", "0.3", "0.6", "0.9", "at work"])
+def test_an_interrupt_of_all_processes_is_one_line(tmp_path: Path, moment: str) -> None:
+    """Ctrl-C goes to the workers, too: seconds after the start, and at work, they end without a word."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    write_model(tmp_path / "model.safetensors", {name: weights(1 << 10, 1 << 12) for name in "abcd"})
+    arguments = ["quantize", tmp_path, tmp_path / "out", "--configs", "bpw-4", "--workers", 2]
+    command = [sys.executable, script, moment, *arguments, "--progress", "none"]
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=60, start_new_session=True
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.startswith("tritcodec: interrupted")
+    assert done.stderr.count("\n") == 1
+
+
 def _alive(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
@@ -762,6 +803,87 @@ def test_dask_does_the_same_work_and_survives_a_worker(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "out") == tree(convert(MINILM, tmp_path / "alone", CONFIGS))
+
+
+@contextlib.contextmanager
+def dask_scheduler(folder: Path, **environment: str) -> Iterator[tuple[str, int]]:
+    """A scheduler in a process of its own, without workers: its address, and the number of the process."""
+    options = ["--scheduler-file", "scheduler.json", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    with dask("scheduler", *options, cwd=folder, **environment) as process:
+        file = folder / "scheduler.json"
+        while not (file.exists() and file.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield json.loads(file.read_text())["address"], process.pid
+
+
+@contextlib.contextmanager
+def dask(*command: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The dask command, at work."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "dask", *command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def quantize_on_dask(
+    address: str, source: str, out: Path, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """The command, on a cluster."""
+    command = [sys.executable, "-m", "tritcodec.cli", "quantize", source, str(out), "--dask", address]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
+
+
+def test_dask_workers_may_be_in_another_folder(tmp_path: Path) -> None:
+    """A relative path of the source is found by them, too."""
+    with dask_scheduler(tmp_path) as (address, _), dask("worker", address, "--no-nanny", cwd=tmp_path):
+        done = quantize_on_dask(address, MINILM.name, tmp_path / "out", cwd=MINILM.parent)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "out") == tree(convert(MINILM, tmp_path / "alone", ["uniform-d2"]))
+
+
+def test_dask_without_workers_is_said(tmp_path: Path) -> None:
+    """An error in one line, with what to do, instead of a wait without end."""
+    with dask_scheduler(tmp_path) as (address, _):
+        done = quantize_on_dask(address, str(MINILM), tmp_path / "out")
+    assert done.returncode == 2
+    what = f"the dask scheduler at {address} has no workers; start some with: dask worker {address}"
+    assert done.stderr == f"tritcodec: {what}\n"
+
+
+DASK_DIES = """
+import os, sys, time
+from tritcodec.model.workers import run_all, workers
+
+if __name__ == "__main__":
+    last = (0, os.kill, (int(sys.argv[2]), 9)) if len(sys.argv) > 2 else (0, os._exit, (1,))
+    try:
+        with workers(dask=sys.argv[1]) as (executor, width):
+            print(*run_all(executor, width, [(1, time.sleep, (0,)), last]))
+    except ChildProcessError as error:
+        print(error)
+"""
+
+
+@posix
+@pytest.mark.parametrize("victim", ["scheduler", "worker"])
+def test_dask_that_dies_is_an_error_that_can_be_gone_on_from(tmp_path: Path, victim: str) -> None:
+    """The scheduler is killed, or each worker that gets the task: the same error as without a cluster."""
+    (tmp_path / "dies.py").write_text(DASK_DIES)
+    frail = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    with dask_scheduler(tmp_path, **frail) as (address, scheduler):
+        command = [sys.executable, "dies.py", address, *([str(scheduler)] if victim == "scheduler" else [])]
+        with dask("worker", address, "--no-nanny", cwd=tmp_path):
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    said = f"the dask scheduler at {address}, or a worker of it, died; run the same command again to go on\n"
+    assert done.stdout == said, done.stderr
 
 
 def test_dask_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     policy = Policy(arguments.keep, arguments.quantize, arguments.depth)
     check_method(arguments.method, arguments.nested, codebook=None)
     recipe = Recipe(check_group_size(arguments.group_size), arguments.method, arguments.nested)
-    job = Job(ModelSource(arguments.src), configs, policy, recipe)
+    job = Job(_source(arguments), configs, policy, recipe)
     count = _processes(job, arguments)
     with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
         if arguments.dry_run:
@@ -344,6 +344,11 @@ def _quantize(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _source(arguments: argparse.Namespace) -> ModelSource:
+    src = Path(arguments.src)
+    return ModelSource(src.absolute() if arguments.dask else src)  # dask workers may be in another folder
+
+
 def _processes(job: Job, arguments: argparse.Namespace) -> int:
     small = sum(math.prod(tensor.shape) for tensor in job.source.tensors) < WEIGHTS_A_WORKER
     return 1 if small else int(arguments.workers)
@@ -351,7 +356,7 @@ def _processes(job: Job, arguments: argparse.Namespace) -> int:
 
 def _repack(arguments: argparse.Namespace) -> int:
     work = Repack(arguments.depth, arguments.strict_zeros)
-    job, folder = repack_job(ModelSource(arguments.src), work, arguments.keep), Path(arguments.out, REPACKED)
+    job, folder = repack_job(_source(arguments), work, arguments.keep), Path(arguments.out, REPACKED)
     count = _processes(job, arguments)
     with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
         planned = quantize_model(job, arguments.out, executor, width, progress)[REPACKED]

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from ..errors import TritError
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 Task = tuple[Key, Callable[..., Result], tuple[Any, ...]]  # a name for the result, a function, its arguments
+
+STARTING = 5  # seconds that dask workers have to appear
 
 
 class Inline(Executor):
@@ -32,6 +35,34 @@ class Inline(Executor):
         return future
 
 
+class _Processes(ProcessPoolExecutor):
+    """Processes that SIGINT reaches in a task only: elsewhere, as in imports, it would be a traceback."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """The future result of fn; what processes this starts have SIGINT blocked."""
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            return super().submit(fn, *args, **kwargs)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # may raise KeyboardInterrupt
+            return super().submit(_interruptible, fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _interruptible(fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+    """In a worker: the result of fn; KeyboardInterrupt goes to the parent, as any error does."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return fn(*args, **kwargs)
+    except KeyboardInterrupt:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGINT)  # for the next task, which waits here already
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 @contextlib.contextmanager
 def workers(count: int = 1, dask: str | None = None) -> Iterator[tuple[Executor, int]]:
     """An executor, and how many tasks it works on at once: processes here, or those of a dask scheduler."""
@@ -43,7 +74,7 @@ def workers(count: int = 1, dask: str | None = None) -> Iterator[tuple[Executor,
     else:
         # Spawned: a fork of a process with threads may hang. They end with the process that made them.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(count, context, initializer=_end_with_parent) as pool:
+        with _Processes(count, context, initializer=_end_with_parent) as pool:
             yield pool, count
 
 
@@ -91,13 +122,22 @@ def _end_with_parent() -> None:
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[tuple[Executor, int]]:
     try:
-        from distributed import Client
+        import distributed
     except ImportError:
         raise TritError("--dask needs dask.distributed: pip install 'tritcodec[dask]'") from None
     try:
-        client = Client(address)
+        client = distributed.Client(address)
     except (OSError, ValueError) as error:  # no scheduler there, or no address
         raise OSError(errno.ECONNREFUSED, f"no dask scheduler: {error}", address) from None
-    with client:
-        threads = client.scheduler_info()["workers"].values()
-        yield client.get_executor(), max(1, sum(worker["nthreads"] for worker in threads))
+    place = f"the dask scheduler at {address}"
+    try:
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=STARTING)
+            except distributed.TimeoutError:
+                start = f"start some with: dask worker {address}"
+                raise TimeoutError(f"{place} has no workers; {start}") from None
+            yield client.get_executor(), max(1, sum(client.nthreads().values()))
+    except (CancelledError, distributed.KilledWorker):
+        message = f"{place}, or a worker of it, died; run the same command again to go on"
+        raise ChildProcessError(message) from None
