@@ -33,7 +33,7 @@ from .model.source import ModelSource
 from .model.spool import STATE
 from .model.tasks import Recipe
 from .model.verify import verify_model
-from .model.workers import workers
+from .model.workers import AGAIN, workers
 from .progress import showing
 from .repack_report import REPACK_HEADER, repack_json, repack_reasons, repack_rows, repack_total
 from .tensor import GROUP_SIZE, check_group_size
@@ -118,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(message: str, arguments: argparse.Namespace | None = None) -> None:
     """Print one line to standard error; where a run of *arguments* has left something, what to do."""
     if arguments and "out" in arguments and os.path.isdir(Path(arguments.out, STATE)):  # never an error
-        message += "; what is done is kept: run the same command again to go on"
+        message += "; what is done is kept"
+        message += "" if AGAIN in message else f": {AGAIN}"
     print(f"tritcodec: {message}", file=sys.stderr)
 
 

@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 Task = tuple[Key, Callable[..., Result], tuple[Any, ...]]  # a name for the result, a function, its arguments
 
 STARTING = 5  # seconds that dask workers have to appear
+AGAIN = "run the same command again to go on"
 
 
 class Inline(Executor):
@@ -100,7 +101,7 @@ def run_all(
                 key = waiting.pop(future)
                 yield key, future.result()
     except BrokenProcessPool:
-        message = "a worker process died, perhaps for want of memory; run the same command again to go on"
+        message = f"a worker process died, perhaps for want of memory; {AGAIN}"
         raise ChildProcessError(message) from None
     finally:
         for future in waiting:
@@ -139,5 +140,5 @@ def _dask(address: str) -> Iterator[tuple[Executor, int]]:
                 raise TimeoutError(f"{place} has no workers; {start}") from None
             yield client.get_executor(), max(1, sum(client.nthreads().values()))
     except (CancelledError, distributed.KilledWorker):
-        message = f"{place}, or a worker of it, died; run the same command again to go on"
+        message = f"{place}, or a worker of it, died; {AGAIN}"
         raise ChildProcessError(message) from None
