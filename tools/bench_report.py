@@ -43,8 +43,9 @@ digest, byte and code, and safetensors has none. gguf-py decodes in NumPy, too, 
     "open": """\
 The header is parsed by this package's own strict reader, in Python: one value after the other.""",
     "model": """\
-Workers take seconds to start, a good part of so small a run. With 100 million weights two take 0.57 of the
-time of one: `python tools/bench_model.py --only workers --weights 1e8`.""",
+Two workers share their two CPUs with the process that writes what they pack, and a second goes on starting.
+With 1,000 million weights they took 0.56 to 0.58 of the time of one:
+`python tools/bench_model.py --only workers --weights 1e9`.""",
     "verify": """\
 Verification hashes every byte, and looks at each once more, for those that are no five trits.""",
     "matmul": """\
