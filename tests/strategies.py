@@ -13,7 +13,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from tritcodec.header import RAW_DTYPES, Entry, RawEntry, TritEntry
 from tritcodec.tensor import Form, TritTensor
 
-quick = settings(deadline=None, max_examples=30)  # no deadline: the machine may be busy
+quick = settings(deadline=None, max_examples=60)  # no deadline: the machine may be busy
 
 GROUP_SIZES = st.sampled_from([1, 2, 3, 5, 16, 17, 65_536])
 HIDDEN = [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF]  # NAME-2

@@ -420,6 +420,7 @@ WRONG_USAGE = [
     "quantize model x --depth 2",
     "quantize model x --target-bpw nan",
     "quantize model x --target-bpw 0",
+    "quantize model x --target-bpw many",
     "quantize model x --group-size many",
     "quantize model x --method best",
     "quantize model x --keep",

@@ -183,7 +183,7 @@ FINITE = FINITE.filter(math.isfinite) | st.integers(-(2**24), 2**24).map(float)
 
 
 @given(FINITE, FINITE, st.sampled_from([operator.add, operator.sub, operator.mul, operator.truediv]))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=2000, deadline=None)
 def test_binary32_by_binary64(x: float, y: float, operation: Callable[[Any, Any], Any]) -> None:
     """An operation in binary64, rounded again, is the one in binary32."""
     if operation is not operator.truediv or y:
@@ -298,7 +298,7 @@ def test_preamble_in_order(tmp_path: Path, first: int) -> None:
     assert verdicts(tmp_path, cut[: 63 if first == 1 else None]) == ({f"PRE-{first}"}, {f"PRE-{first}"})
 
 
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=400, deadline=None)
 FILE = damaged.whole()
 HEADER = dumps(damaged.parts()[0])
 SEGMENTS = independent.open_file(FILE)[1]

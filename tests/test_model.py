@@ -681,7 +681,7 @@ def test_headers_that_the_library_takes(tmp_path: Path, header: str) -> None:
     assert same(expected, trit(tmp_path / "out" / "uniform-d2" / TRIT, "w.weight"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
 @given(at=st.integers(8, len(VALID) - 257), replaced=st.integers(0, 3), put=st.binary(max_size=3))
 def test_a_mutated_header_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, at: int, replaced: int, put: bytes

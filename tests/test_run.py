@@ -378,7 +378,7 @@ def test_a_worker_that_dies_is_an_error_that_can_be_gone_on_from(tmp_path: Path)
 
     def kill(phase: str, *_: object) -> None:
         for process in multiprocessing.active_children() if phase == "encode" else []:
-            os.kill(process.pid or 0, signal.SIGKILL)
+            process.kill()  # no error where the pool has noticed by now
 
     with workers(2) as (pool, width), pytest.raises(ChildProcessError, match="run the same command again"):
         quantize_model(job(MINILM, configs), target, pool, width, kill)
@@ -679,9 +679,9 @@ convert(sys.argv[1], sys.argv[2], sys.argv[5].split(","))
 
 @posix
 def test_a_run_that_is_killed_at_random_comes_to_the_same_bytes(tmp_path: Path) -> None:
-    """On the real model, six times, wherever it happens to be."""
+    """On the real model, ten times, wherever it happens to be."""
     seconds = random.Random(3)
-    for _ in range(6):
+    for _ in range(10):
         command = [sys.executable, "-c", KILLED, MINILM, tmp_path / "out", Path(__file__).parent]
         command += [seconds.uniform(0.3, 0.9), ",".join(CONFIGS)]
         if subprocess.run(list(map(str, command)), check=False).returncode == 0:
