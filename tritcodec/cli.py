@@ -156,13 +156,6 @@ def _command(
     return parser
 
 
-def _bits(text: str) -> float:
-    bits = float(text)
-    if not 0 < bits < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of bits")
-    return bits
-
-
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", help="a folder with model.safetensors, or a safetensors file")
     parser.add_argument("out", metavar="OUT", help="a folder; gets one folder a config")
@@ -295,6 +288,15 @@ def _named_depth(text: str) -> tuple[str, int]:
     if not (pattern and equals and depth in ("1", "2", "3", "4")):
         raise argparse.ArgumentTypeError(f"{text!a} is no GLOB=N with N from 1 to 4")
     return pattern, int(depth)
+
+
+def _bits(text: str) -> float:
+    """A budget of bits a weight."""
+    with contextlib.suppress(ValueError):
+        bits = float(text)
+        if 0 < bits < math.inf:
+            return bits
+    raise argparse.ArgumentTypeError(f"{text!a} is no number of bits above 0")
 
 
 def _page(text: str) -> Path:

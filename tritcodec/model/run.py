@@ -22,7 +22,7 @@ from .folder import copy_companions, flush
 from .index import INDEX_NAME, TRIT_NAME
 from .plan import DEPTHS, Config, Planned, plan
 from .policy import Policy
-from .source import ModelSource, Shard, SourceTensor, companions, digest_of
+from .source import ModelSource, Shard, SourceTensor, companion_digests
 from .spool import Spool
 from .tasks import Surveyed, Work, naming, survey_raw
 from .workers import Task, run_all
@@ -96,8 +96,7 @@ class Job:
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same where a run goes on: source, options, versions of codec and format."""
-        folder, shards = self.source.folder or Path(), self.source.shards
-        beside = companions(folder) if self.source.folder else []
+        shards = self.source.shards
         return {
             "tritcodec": version("tritcodec"),
             "format": [MAJOR, MINOR],
@@ -107,7 +106,7 @@ class Job:
             "depth": [list(pair) for pair in self.policy.depths],
             **self.work.options(),
             "source": {shard.path.name: {"bytes": shard.size, "header": shard.header} for shard in shards},
-            "beside it": {str(path): digest_of(folder / path) for path in beside},
+            "beside it": companion_digests(self.source.folder),
         }
 
 

@@ -115,8 +115,12 @@ def companions(folder: Path) -> list[Path]:
     return found
 
 
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file of any size."""
+def companion_digests(folder: Path | None) -> dict[str, str]:
+    """The SHA-256 of each of them; none where there is no folder."""
+    return {str(path): _digest(folder / path) for path in companions(folder)} if folder else {}
+
+
+def _digest(path: Path) -> str:
     digest = sha256()
     with open(path, "rb") as file:
         while block := file.read(BLOCK_BYTES):
