@@ -91,16 +91,17 @@ class Sampler:
         row, group = np.divmod(self._spread[first:last], self.groups)
         self._members[first:last] = self._groups_of(block, row - start, group)
         if self._count:
-            full = len(self._sizes) == self._count
-            rows = np.flatnonzero(sizes > self._sizes[-1]) if full else np.arange(len(block))
-            self._add_largest(start, block, rows)
+            # Groups of later rows lose against equals.
+            least = self._sizes[-1] if len(self._sizes) == self._count else np.float32(-1)
+            rows = np.flatnonzero(sizes > least)
+            if len(rows):
+                self._add_largest(start, block, rows, least)
 
-    def _add_largest(self, start: int, block: F32, rows: I64) -> None:
-        """Find out whether *rows* of a block have groups that are among the largest."""
-        if not len(rows):
-            return
+    def _add_largest(self, start: int, block: F32, rows: I64, least: np.float32) -> None:
+        """Find out whether *rows* of a block have groups, larger than *least*, that are among the largest."""
         sizes = largest_magnitudes(as_groups(block[rows], self.group_size))
-        order = _largest_first(sizes)[: self._count]
+        larger = np.flatnonzero(sizes > least)
+        order = larger[_largest_first(sizes[larger])][: self._count]
         row, group = np.divmod(order, self.groups)
         row = rows[row]
         numbers = np.concatenate([self._largest, (start + row) * self.groups + group])

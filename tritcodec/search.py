@@ -22,6 +22,7 @@ U8 = npt.NDArray[np.uint8]
 Float = TypeVar("Float", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
 CHUNK_WEIGHTS = 3 << 16  # weights searched at once: calls are dear below, the cache small above
+TRANSPOSED = 512  # groups transposed at once: their lines stay in the nearest cache
 SCALE_EDGES = np.array([2.0**-96, 2.0**-32, 2.0**32, 2.0**96], np.float32)
 SCALES = np.array([2.0**127, 2.0**64, 1, 2.0**-64, 2.0**-96], np.float32)
 NONE = 255  # no code
@@ -32,8 +33,9 @@ LEAST_STEP, LARGEST_STEP = 2.0**-90, 2.0**40  # of steps that are scaled with th
 def members_first(groups: F32) -> F32:
     """Magnitudes (group_size, n) of *groups*, (n, group_size)."""
     a: F32 = np.empty(groups.shape[::-1], np.float32)
-    np.abs(groups.T, out=a)
-    return a
+    for first in range(0, len(groups), TRANSPOSED):
+        a[:, first : first + TRANSPOSED] = groups[first : first + TRANSPOSED].T
+    return np.abs(a, out=a)
 
 
 def scale_of(largest: F32) -> F32 | np.float32:
@@ -73,6 +75,12 @@ def fold(terms: Float) -> Float:
     return total
 
 
+def _lesser(a: F32, b: F32) -> None:
+    """The lesser of *a* and *b*, none below 0 and none NaN, into *a*: they are in the order of their bits."""
+    bits = a.view(np.int32)
+    np.minimum(bits, b.view(np.int32), out=bits)
+
+
 class Errors:
     """The error E = fold((a - s*k)^2) of groups under a step s, k = min(rint(a/s), H) (SPEC 11.2).
 
@@ -95,7 +103,7 @@ class Errors:
         self.a, self.depth, self.nested = a, depth, nested
         self.H = largest_level(depth)
         self.terms = np.empty_like(a)
-        self.limit = np.full(a.shape[1], self.H, np.float32)  # a row: minimum is slow with a scalar
+        self.limit = np.full(a.shape[1], self.H, np.float32)  # a row: slow with a scalar
         self.squares = a * a if depth == 1 else a
 
     def __call__(self, s: F32 | np.float32, limited: bool = True) -> F32:
@@ -109,7 +117,7 @@ class Errors:
         if self.depth == 1:  # the nearer of 0 and s has the lesser square: the same bits, no division
             np.subtract(self.a, s, out=t)
             np.multiply(t, t, out=t)
-            np.minimum(t, self.squares, out=t)
+            _lesser(t, self.squares)
             return fold(t)
         self._levels(s, limited, t)
         np.multiply(t, s, out=t)
@@ -121,7 +129,7 @@ class Errors:
         """min(rint(a/s), H), into *k*."""
         np.divide(self.a, s, out=k)
         if limited:
-            np.minimum(k, self.limit, out=k)
+            _lesser(k, self.limit)
         np.rint(k, out=k)
 
     def _nested(self, s: F32 | np.float32) -> F32:
