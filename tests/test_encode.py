@@ -159,7 +159,7 @@ def test_adversarial_groups_get_the_code_of_the_exhaustive_search(
     steps = data.draw(codebooks)
     parts = data.draw(st.lists(groups_for(steps, group_size), min_size=1, max_size=4))
     groups = np.concatenate(parts)
-    found = search.best_codes(groups, steps, depth, nested)
+    found = search.best_codes(search.Groups(groups), steps, depth, nested)
     assert found.tolist() == exhaustive(groups, steps, depth, nested)
 
 
@@ -191,7 +191,7 @@ def test_with_a_codebook_stretched_by_an_outlier_every_code_is_of_the_least_erro
     groups = w.reshape(-1, 16)
     errors = search.Errors(search.members_first(groups), depth, nested)
     expected = np.argmin([errors(s).copy() for s in steps], axis=0)
-    assert np.array_equal(search.best_codes(groups, steps, depth, nested), expected)
+    assert np.array_equal(search.best_codes(search.Groups(groups), steps, depth, nested), expected)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -209,7 +209,11 @@ def test_of_steps_that_no_group_exceeds_only_the_lowest_is_tried(
 
     monkeypatch.setattr(search.Errors, "__call__", spy)
     steps = (0.75 + np.arange(27) / 64).astype(np.float32)
-    assert search.best_codes(np.ones((3, 16), np.float32), steps, depth, nested).tolist() == [16, 16, 16]
+    assert search.best_codes(search.Groups(np.ones((3, 16), np.float32)), steps, depth, nested).tolist() == [
+        16,
+        16,
+        16,
+    ]
     assert max(tried) == steps[16] == 1
 
 
@@ -222,7 +226,7 @@ def test_the_chosen_code_is_within_2_to_the_minus_18_of_the_exact_optimum(
     steps = data.draw(codebooks)
     groups = data.draw(groups_for(steps, group_size))
     H = (3**depth - 1) // 2
-    for group, code in zip(groups, search.best_codes(groups, steps, depth), strict=True):
+    for group, code in zip(groups, search.best_codes(search.Groups(groups), steps, depth), strict=True):
         a = [abs(Fraction(float(x))) for x in group]
         exact = [
             sum((x - s * min(round(x / s), H)) ** 2 for x in a) for s in (Fraction(float(s)) for s in steps)
@@ -267,8 +271,7 @@ def test_how_rows_fall_into_blocks_changes_nothing(
     w.flat[3::7] *= np.float32(2.0**-120)  # ordinary and extraordinary groups side by side
     whole = collect(encoder.encode(w, 3, method=method))
     monkeypatch.setattr(encoder, "BLOCK_WEIGHTS", 1)
-    for module in (encoder, search):
-        monkeypatch.setattr(module, "CHUNK_WEIGHTS", 48)
+    monkeypatch.setattr(search, "CHUNK_WEIGHTS", 48)
     split = collect(encoder.encode(w, 3, method=method))
     assert np.array_equal(whole[0].codebook, split[0].codebook)
     assert np.array_equal(whole[1], split[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import math
@@ -10,8 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +76,7 @@ SMALL = {  # a model in small: two matrices, a norm, an embedding and what else 
 FILE = Path("model.safetensors")
 FLOATS = ["F32", "F16", "BF16", "F64"]  # the dtypes that can be quantised
 posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
+NOBODY = 65534  # a user without rights, on any Unix
 
 
 def convert(
@@ -1052,12 +1055,29 @@ def test_a_target_under_a_file(model: Path, made: Path, tmp_path: Path, under: s
 
 
 @posix
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
-def test_a_target_that_is_read_only(model: Path, tmp_path: Path) -> None:
-    """No permission is an OSError, and nothing is left."""
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with untouched(tmp_path), pytest.raises(PermissionError):
-        convert(model, tmp_path / "locked" / "out")
+def test_a_target_that_is_read_only(model: Path) -> None:
+    """No permission is an OSError that names the place, and nothing is left."""
+    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in folders of which others see nothing
+        folder, locked = Path(name), Path(name) / "locked"
+        folder.chmod(0o755)
+        source = shutil.copytree(model, folder / "model")
+        locked.mkdir(mode=0o555)
+        with untouched(locked), unprivileged(), pytest.raises(PermissionError) as caught:
+            convert(source, locked / "out")
+        assert caught.value.filename == str(locked / "out")
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be nobody, where the process is root, who may write anywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def test_a_source_that_shrinks_while_it_is_read(model: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ finer bounds than those in `search` settle little and cost what they save.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from .trits import BASE, largest_level
 
 F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 Float = TypeVar("Float", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
@@ -151,34 +154,51 @@ class Errors:
         return cost
 
 
-def best_codes(groups: F32, steps: F32, depth: int, nested: bool = False) -> U8:
-    """For each group the code of the least error, the lowest of equals (SPEC 11.2).
+class Groups:
+    """Groups of weights, `members` (n, group_size), and what searches at any depth have in common of them."""
 
-    Takes weights (n, group_size) and the codebook; gives uint8 (n,). A group
-    of zeros takes code 0. Groups of similar size are searched together, so
-    that what is too small for one is too small for all; at depth 1, where
-    hardly a step is too small, sorting them does not pay.
-    """
-    codes = np.empty(len(groups), np.uint8)
-    order = np.arange(len(groups))
-    if depth > 1:
+    def __init__(self, members: F32) -> None:
+        self.members = members
+
+    def chunks(self) -> Iterator[tuple[slice, F32]]:
+        """Which groups, and their magnitudes (group_size, n), as many at once as are searched."""
+        for which in chunks(self.members):
+            yield which, members_first(self.members[which])
+
+    @cached_property
+    def sorted(self) -> list[tuple[I64, F32]]:
+        """The same, those of similar size together: what is too small for one is too small for all."""
         # The top 16 bits below the sign: a stable sort of uint16 is a radix sort.
-        key = largest_magnitudes(groups).view(np.uint32) >> np.uint32(15)
+        key = largest_magnitudes(self.members).view(np.uint32) >> np.uint32(15)
         order = np.argsort(key.astype(np.uint16), kind="stable")
-        groups = groups.take(order, axis=0)
+        members = self.members.take(order, axis=0)
+        return [(order[which], members_first(members[which])) for which in chunks(members)]
+
+
+def chunks(groups: F32) -> Iterator[slice]:
+    """Which of *groups*, (n, group_size), are looked at together."""
     count = max(1, CHUNK_WEIGHTS // groups.shape[1])
     for first in range(0, len(groups), count):
-        a = members_first(groups[first : first + count])
-        codes[order[first : first + count]] = search(a, steps, depth, nested)
+        yield slice(first, first + count)
+
+
+def best_codes(groups: Groups, steps: F32, depth: int, nested: bool = False) -> U8:
+    """For each group the code of the least error, the lowest of equals (SPEC 11.2).
+
+    Takes weights and the codebook; gives uint8 (n,). A group of zeros takes
+    code 0. At depth 1, where hardly a step is too small, sorting does not pay.
+    """
+    codes = np.empty(len(groups.members), np.uint8)
+    for which, a in groups.sorted if depth > 1 else groups.chunks():
+        codes[which] = search(a, steps, depth, nested)
     return codes
 
 
 def largest_magnitudes(groups: F32) -> F32:
     """The largest magnitude of each group, (n,), of weights (n, group_size)."""
     sizes = np.empty(len(groups), np.float32)
-    count = max(1, CHUNK_WEIGHTS // groups.shape[1])
-    for first in range(0, len(groups), count):
-        np.max(members_first(groups[first : first + count]), axis=0, out=sizes[first : first + count])
+    for which in chunks(groups):
+        np.max(members_first(groups[which]), axis=0, out=sizes[which])
     return sizes
 
 
