@@ -1,5 +1,7 @@
 """Balanced-ternary quantised weights: the reference codec of SPEC.md."""
 
+__version__ = "0.1.0"
+
 from . import layouts
 from .encode import quantize
 from .errors import TritError

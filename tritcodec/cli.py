@@ -9,13 +9,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from . import __version__
 from .encode import METHODS, check_method
 from .errors import TritError
 from .header import MAJOR, MINOR
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tritcodec", description="Pack balanced-ternary quantised weights into .trit files, and back."
     )
-    about = f"%(prog)s {version('tritcodec')}, format {MAJOR}.{MINOR}"
+    about = f"%(prog)s {__version__}, format {MAJOR}.{MINOR}"
     parser.add_argument("--version", action="version", version=about)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_quantize(_command(commands, "quantize", _quantize, "quantise a model folder or a safetensors file"))

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import TritError
 from ..header import MAJOR, MINOR, TritEntry, encode_header
 from ..reader import PathLike, open_file
@@ -98,7 +98,7 @@ class Job:
         """What has to be the same where a run goes on: source, options, versions of codec and format."""
         shards = self.source.shards
         return {
-            "tritcodec": version("tritcodec"),
+            "tritcodec": __version__,
             "format": [MAJOR, MINOR],
             "configs": [config.name for config in self.configs],
             "keep": list(self.policy.keep),
