@@ -8,7 +8,7 @@
     and whose NumPy comes from pip, under QEMU's user-mode emulation. That takes root, and minutes.
 
 Prints a row for each, and with --write puts the table into docs/environments.md. The exit status is 0 if all
-digests that could be computed are those in fixtures/crosscheck.json; what could not be had is said.
+digests that were to be computed are those in fixtures/crosscheck.json; what could not be had is said.
 """
 
 from __future__ import annotations
@@ -54,11 +54,13 @@ class Row(NamedTuple):
     result: str  # the digest of all cases, or why there is none
     cases: int = 0
     wrong: tuple[str, ...] = ()
+    crashed: bool = False  # the corpus was begun, and did not come to its end
 
     @property
     def cells(self) -> list[str]:
         """The row as it is printed."""
-        verdict = f"`{self.result[:16]}`" if self.cases else f"not run: {self.result}"
+        why = "crashed" if self.crashed else "not run"
+        verdict = f"`{self.result[:16]}`" if self.cases else f"{why}: {self.result}"
         if self.wrong:
             verdict += f", {len(self.wrong)} of {self.cases} not as pinned"
         return [self.machine, self.python, self.numpy, self.what, verdict]
@@ -107,7 +109,7 @@ def ask(what: str, *words: object, **variables: str) -> Row:
     try:
         said = json.loads(command(*words, CROSSCHECK, "--print", **variables))
     except Failed as failure:
-        return Row("", "", "", what, str(failure))
+        return Row("", "", "", what, str(failure), crashed=True)
     if "OpenBLAS" in what:
         what = f"OpenBLAS: {said['blas'] or 'none'}"
     machine = f"{said['machine']}, {said['byteorder']}-endian"
@@ -122,11 +124,11 @@ def here(versions: dict[str, str]) -> Iterator[Row]:
             with tempfile.TemporaryDirectory() as name:
                 try:
                     interpreter = environment(python, numpy, Path(name))
-                except Failed:
-                    if numpy and version == HERE:
-                        yield Row(platform.machine(), version, numpy, "", "pip has no wheel")
+                except Failed as failure:
+                    yield Row(platform.machine(), version, numpy or "the newest", "", str(failure))
                     continue
-                yield ask("", interpreter)
+                row = ask("", interpreter)
+                yield row if row.cases else row._replace(python=version, numpy=numpy)
                 if version == HERE:
                     yield from variants(interpreter)
 
@@ -161,7 +163,10 @@ def emulated(name: str, folder: Path) -> Iterator[Row]:
     runner = [f"qemu-{arch}-static", "-L", folder / "root", "-E", f"PYTHONPATH={libraries}:{ROOT}"]
     runner += ["-E", "PYTHONDONTWRITEBYTECODE=1", "-E", "OPENBLAS_NUM_THREADS=1"]
     row = ask("emulated", *runner, python)
-    yield row if row.cases else row._replace(machine=words)
+    if not row.cases:
+        yield row._replace(machine=words)
+        return
+    yield row
     features = command(*runner, python, CROSSCHECK, "--features").strip()
     yield ask(f"emulated, without {features}", *runner, "-E", f"NPY_DISABLE_CPU_FEATURES={features}", python)
 
@@ -229,9 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         write(rows)
     ran = [row for row in rows if row.cases]
-    wrong = [row for row in ran if row.wrong]
-    print(f"{len(ran)} environments, {len(wrong)} of them not as pinned; {len(rows) - len(ran)} not run")
-    return 1 if wrong or not ran else 0
+    wrong, crashed = [row for row in ran if row.wrong], [row for row in rows if row.crashed]
+    absent = len(rows) - len(ran) - len(crashed)
+    print(f"{len(ran)} environments, {len(wrong)} not as pinned; {len(crashed)} crashed, {absent} not run")
+    return 1 if wrong or crashed or not ran else 0
 
 
 if __name__ == "__main__":
