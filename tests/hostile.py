@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -29,9 +29,12 @@ from mutated import (
 
 Files = dict[str, bytes]
 Json = Any
+Change = Callable[[bytes], bytes]  # of bytes that mean nothing to it
+Changed = Callable[[bytes, Change, Random], bytes]  # an input with such a change, which fits again
 MADE = 0.15  # share of files that are made to fit another header, which takes long
 DAMAGED = 0.1  # share of files whose bytes are changed when all fits
 BULKY = 0.0005  # share of headers that are long
+SMALL_VALUES = [b"\x00", b"\x80", b"\x90", b"\xa0", b"\xa1x", b"\x81\xa0\x00", b"\x91\x91\x91\x91\x00"]
 
 
 # Headers and files
@@ -56,10 +59,12 @@ def header(random: Random, originals: Sequence[Base]) -> bytes:
 
 def bulky(random: Random) -> bytes:
     """A header of a newer minor version, up to a megabyte of values that each take a byte or a few."""
-    value = random.choice(
-        [b"\x00", b"\x80", b"\x90", b"\xa0", b"\xa1x", b"\x81\xa0\x00", b"\x91\x91\x91\x91\x00"]
-    )
-    count = random.randrange(1 << 20) // len(value)
+    return long_header(random.choice(SMALL_VALUES), random.randrange(1 << 20))
+
+
+def long_header(value: bytes, size: int) -> bytes:
+    """A header whose unknown key has *size* bytes of one *value*, after its minor version."""
+    count = size // len(value)
     unknown = independent.dumps("z") + independent.dumps_head(list, count) + value * count
     known = independent.dumps({"metadata": {}, "tensors": [], "version": [1, 1]})
     return b"\x01" + independent.dumps_head(dict, 4) + known[1:] + unknown
@@ -201,7 +206,13 @@ def change_shard(random: Random, files: Files, name: str, bases: Sequence[Base])
     old = files[name]
     originals = [mutated.base_of(old)] if random.random() < 0.5 else bases
     files[name] = file(random, originals)
-    if random.random() < 0.8 and independent.INDEX in files:
+    if random.random() < 0.8:
+        refit(files, name, old)
+
+
+def refit(files: Files, name: str, old: bytes) -> None:
+    """Let the index, if there is one, have the identity and the size of the shard that was *old*."""
+    if independent.INDEX in files:
         text = files[independent.INDEX].decode("utf-8", "surrogateescape")
         text = text.replace(identity(old), identity(files[name]))
         size = sum(len(data) for part, data in files.items() if part.endswith(".trit"))
@@ -230,6 +241,15 @@ def move(random: Random, files: Files, name: str) -> None:
         files[name] = files[name][: random.choice([0, 1, 63, 64, 100])]
 
 
+def files_of(data: bytes) -> Files:
+    """The files of a folder; none of bytes that are none, as the first of atheris."""
+    try:
+        files: Files = msgpack.unpackb(data)
+    except ValueError:
+        return {}
+    return files if isinstance(files, dict) else {}
+
+
 def originals_of_folders() -> list[Files]:
     """Whole folders, whose files lie beside each other."""
     cases = [files for _, _, files in folder_cases.whole() if not any("/" in name for name in files)]
@@ -248,3 +268,31 @@ def _is_object(text: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict)
+
+
+# What atheris changes, made to fit again
+
+
+def changed_bytes(data: bytes, change: Change, _: Random) -> bytes:
+    """Of a header or an index: nothing in it has to fit."""
+    return change(data)
+
+
+def changed_file(data: bytes, change: Change, _: Random) -> bytes:
+    """Of a file."""
+    return repaired(change(data))
+
+
+def changed_folder(data: bytes, change: Change, random: Random) -> bytes:
+    """Of one file of a folder; the index has the identity of a shard, mostly."""
+    files = files_of(data)
+    if not files:
+        return data
+    name = random.choice(list(files))
+    old, files[name] = files[name], change(files[name])
+    if name.endswith(".trit"):
+        files[name] = repaired(files[name])
+        if random.random() < 0.8:
+            refit(files, name, old)
+    packed: bytes = msgpack.packb(files)
+    return packed

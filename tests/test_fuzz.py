@@ -8,11 +8,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from tritcodec import canonical, header, reader, verify
+from tritcodec import canonical, header, reader, verify, verify_model
 from tritcodec.model import index, shards
 
 resource = pytest.importorskip("resource", reason="limits memory, which takes a POSIX system")
@@ -100,6 +101,33 @@ def test_what_is_planted_is_found(
     assert again
     assert (again[1], Path(again[2]).parent) == (target, tmp_path)
     assert fuzz.main([target, "--input", again[2]]) == 0  # without the defect
+
+
+@pytest.mark.parametrize("value", [b"\x90", b"\xa0"])
+def test_a_header_of_a_million_values_is_within_the_budget(value: bytes, tmp_path: Path) -> None:
+    """What was slow once, and is rare in a stream: a megabyte of empty lists, or of empty strings."""
+    (tmp_path / "long").write_bytes(hostile.long_header(value, 1 << 20))
+    assert fuzz.main(["header", "--input", str(tmp_path / "long")]) == 0
+
+
+def test_a_change_of_a_folder_fits(tmp_path: Path) -> None:
+    """What atheris changes in a shard has its digests again, and the index its identity, but for some."""
+    before = fuzz.folder_seeds()[0]
+    found = set()
+    for seed in range(12):
+        data = hostile.changed_folder(before, first_of_the_last_line, Random(seed))
+        files = hostile.files_of(data)
+        assert [name for name, old in hostile.files_of(before).items() if old != files[name]]
+        if fuzz.check_folder(data, tmp_path):
+            found.add("valid")
+        else:
+            found.update(finding.clause for finding in verify_model(tmp_path / "model").findings)
+    assert found == {"valid", "IDX-11", "IDX-15"}  # the index changed; a shard, and not the index
+
+
+def first_of_the_last_line(part: bytes) -> bytes:
+    """*part* with a change in its last 64 bytes, where the last segment of a small shard begins."""
+    return part[:-64] + bytes([part[-64] ^ 1]) + part[-63:]
 
 
 def test_a_tool_that_fails_has_found_nothing_out(

@@ -3,7 +3,7 @@
 Targets: `header` (decode_header), `file` (verify_file, open_file, load_file), `index` (decode_index) and
 `folder` (verify_model, open_model). Inputs come from tests/hostile.py: valid ones, changed where it hurts,
 sizes and digests mostly repaired. With --guided they come from atheris, which prefers what reaches new
-code (`pip install -e '.[fuzz]'`; not for folders). Of every input it has to hold that
+code (`pip install -e '.[fuzz]'`). Of every input it has to hold that
 
   - nothing but a TritError that names a requirement and prints on one line comes out, and no warning;
   - the process stays within its memory of the start and --memory, by RLIMIT_AS;
@@ -172,7 +172,7 @@ def check_folder(data: bytes, folder: Path) -> bool:
     place = folder / "model"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    for name, content in msgpack.unpackb(data).items():
+    for name, content in hostile.files_of(data).items():
         (place / name).write_bytes(content)
     if not {INDEX_NAME, "model.trit"} & set(os.listdir(place)):
         return False
@@ -210,7 +210,7 @@ class Target(NamedTuple):
     check: Callable[[bytes, Path], bool]
     stream: Callable[[Random], Iterator[bytes]]
     seeds: Callable[[], list[bytes]]  # for --guided
-    repaired: Callable[[bytes], bytes] = bytes
+    changed: hostile.Changed = hostile.changed_bytes
 
 
 def headers(random: Random) -> Iterator[bytes]:
@@ -247,11 +247,16 @@ def file_seeds() -> list[bytes]:
     return [mutated.Draft(base, base.header, list(base.content), base.minor).seal() for base in bases()]
 
 
+def folder_seeds() -> list[bytes]:
+    """The folders that get changed."""
+    return [msgpack.packb(files) for files in whole_folders()]
+
+
 TARGETS = {
     "header": Target(check_header, headers, header_seeds),
-    "file": Target(check_file, files, file_seeds, hostile.repaired),
+    "file": Target(check_file, files, file_seeds, hostile.changed_file),
     "index": Target(check_index, indexes, index_texts),
-    "folder": Target(check_folder, folders, list),
+    "folder": Target(check_folder, folders, folder_seeds, hostile.changed_folder),
 }
 
 
@@ -356,8 +361,11 @@ class Run:
         for number, seed in enumerate(self.target.seeds()):
             (corpus / str(number)).write_bytes(seed)
 
-        def mutate(data: bytes, room: int, _: int) -> bytes:
-            return self.target.repaired(bytes(atheris.Mutate(data, room - 64)))
+        def mutate(data: bytes, room: int, seed: int) -> bytes:
+            def change(part: bytes) -> bytes:  # within the room, with what makes it fit again
+                return bytes(atheris.Mutate(part, max(1, room - 64 - (len(data) - len(part)))))
+
+            return self.target.changed(data, change, Random(seed))
 
         limits = [f"-runs={self.options.inputs or -1}", f"-max_total_time={math.ceil(self.options.seconds)}"]
         flags = [
@@ -469,7 +477,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--save", metavar="FOLDER", help="where findings are kept (default: a temporary folder)"
     )
     options = parser.parse_args(arguments)
-    names = options.targets or [name for name in TARGETS if not (options.guided and name == "folder")]
+    names = options.targets or list(TARGETS)
     if unknown := set(names) - TARGETS.keys():
         parser.error(f"no target {min(unknown)}: there are {', '.join(TARGETS)}")
     if options.guided and not importlib.util.find_spec("atheris"):
