@@ -225,6 +225,8 @@ def test_damage_leaves_nothing(
     """Every byte that is read is checked, digests too, although no plane is whole in memory."""
     monkeypatch.setattr(export, "BAND_WEIGHTS", band)
     place = spoilt(folder, name, part, byte)
+    if clause.startswith("PACK") and back is dequantize_model and band > 1:
+        clause = "SEG-1"  # of what is read at once the digest is compared first
     with untouched(tmp_path), refused(clause, place) as caught:
         back(folder, tmp_path / "new" / "out")
     assert repr(name) in caught.value.where
@@ -234,7 +236,7 @@ def test_damage_below_the_depth_is_not_read(folder: Path, tmp_path: Path) -> Non
     """A plane that the depth leaves out may be broken: it is not looked at."""
     spoilt(folder, "b.weight", 6, 255)
     dequantize_model(folder, tmp_path / "out", depth=3)
-    with refused("PACK-2"):
+    with refused("SEG-1"):
         dequantize_model(folder, tmp_path / "out2", depth=4)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import shutil
 import threading
@@ -317,8 +319,12 @@ def test_a_wrong_digest_is_refused(tmp_path: Path, name: str, index: int) -> Non
     with open_file(wrong) as opened, refused("SEG-1", f"tensor {name!a}") as caught:
         opened.get_tensor(name)
     assert str(segment.offset) in caught.value.where
+    rows = math.prod((WEIGHTS[name] if name in WEIGHTS else RAWS[name]).shape[:-1])
+    with open_file(wrong) as opened, refused("SEG-1", f"tensor {name!a}"):
+        opened.get_rows(name, 0, rows)
     with open_file(wrong, check=False) as opened:
         assert opened.get_tensor(name) is not None
+        assert opened.get_rows(name, 0, rows) is not None
     with refused("SEG-1"):
         load_file(wrong)
 
@@ -346,13 +352,21 @@ def test_the_directory_is_checked_in_any_case(tmp_path: Path, check: bool) -> No
             open_file(stored(tmp_path, data), check=check)
 
 
-def test_a_refused_file_is_closed(tmp_path: Path) -> None:
-    """Whatever is refused when it is opened leaves no descriptor behind."""
-    wrong = stored(tmp_path, DATA[:-1])
+def test_a_refused_file_is_closed(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is refused when it is opened, or cannot be read, leaves no descriptor behind."""
+
+    def failing(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    wrong = stored(tmp_path, DATA[:-1], "wrong.trit")
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
-    for target in (wrong, tmp_path, tmp_path / "missing", Path(os.devnull)):
-        with pytest.raises((ValueError, OSError)):
+    kept = []  # with their frames, which nothing may be left to
+    for target in (wrong, tmp_path, tmp_path / "missing", Path(os.devnull), path):
+        if target == path:
+            monkeypatch.setattr(reader.Source, "_read_some", failing)
+        with pytest.raises((ValueError, OSError)) as caught:
             open_file(target)
+        kept.append(caught)
     assert (len(os.listdir("/proc/self/fd")) if before else 0) == before
 
 

@@ -106,7 +106,7 @@ class TritFile:
         try:
             with naming(self.path):
                 self.preamble, self.header, self.segments = read_directory(self._source)
-        except TritError:
+        except BaseException:  # a failing read, too
             self._source.close()
             raise
         self._entries = {entry.name: entry for entry in self.header.entries}
@@ -162,9 +162,9 @@ class TritFile:
         """Rows [start, stop) of tensor *name*, as a tensor of shape (stop - start, K) (SPEC 8.1).
 
         Rows count over all leading axes; *depth* cuts as in `get_tensor`. Raises TritError
-        for rows outside the tensor, and as that does. Only their bytes are read, so that
-        these are checked for PACK-2, PACK-3 and RAW-2, but no digest is, which
-        would take the whole segment: `get_tensor` and `verify_file` do that.
+        for rows outside the tensor, and as that does. Only their bytes are read, and these are checked
+        for PACK-2, PACK-3 and RAW-2. A digest takes the whole segment: it is compared where
+        the rows are all of it, and by `get_tensor` and `verify_file`.
         """
         entry = self.entry(name)
         with naming(self.path):
@@ -180,7 +180,7 @@ class TritFile:
         band = replace(form, shape=(covered, form.columns))
         planes = [np.empty(shape, np.uint8) for shape in band.plane_shapes]
         for segment, plane in zip(self._segments[entry.name], planes, strict=False):
-            self._source.read_into(plane, segment.offset + first * plane.shape[1])
+            self._read_part(segment, first * plane.shape[1], plane)
         offset = first * ROWS_PER_BYTE
         return _tensor(band, planes, entry.name).get_rows(start - offset, stop - offset)
 
@@ -207,10 +207,16 @@ class TritFile:
         columns = entry.shape[-1] if entry.shape else 1
         start, stop = check_rows(start, stop, math.prod(entry.shape[:-1]))
         raw = np.empty((stop - start, columns), RAW_DTYPES[entry.dtype])
-        offset = self._segments[entry.name][0].offset
-        self._source.read_into(raw, offset + start * columns * raw.itemsize)
+        self._read_part(self._segments[entry.name][0], start * columns * raw.itemsize, raw)
         check_raw(raw, entry)
         return raw
+
+    def _read_part(self, segment: Segment, start: int, target: npt.NDArray[Any]) -> None:
+        """Fill *target* with bytes of *segment* from *start* on; all of them are compared with its digest."""
+        if target.nbytes == segment.size:
+            self._read_segment(segment, target)
+        else:
+            self._source.read_into(target, segment.offset + start)
 
     def _read_segment(self, segment: Segment, target: npt.NDArray[Any]) -> None:
         flat, digest = target.reshape(-1).view(np.uint8), sha256()
@@ -334,8 +340,10 @@ def check_digest(digest: bytes, segment: Segment) -> None:
 def check_raw(raw: npt.NDArray[Any], entry: RawEntry) -> None:
     """Raise TritError (RAW-2) where a boolean is neither 0 nor 1."""
     # "Every byte of a raw tensor of dtype BOOL MUST be 0 or 1."
-    if entry.dtype == "BOOL" and raw.size and raw.view(np.uint8).max() > 1:
-        raise TritError("a boolean is neither 0 nor 1", clause="RAW-2", where=f"tensor {entry.name!a}")
+    if entry.dtype == "BOOL" and raw.size and (found := raw.view(np.uint8)).max() > 1:
+        wrong = int((found > 1).argmax())
+        message = f"element {wrong}, counted in C order, is {found.flat[wrong]}, no boolean"
+        raise TritError(message, clause="RAW-2", where=f"tensor {entry.name!a}")
 
 
 def byte_view(array: npt.NDArray[Any]) -> memoryview:
