@@ -641,9 +641,11 @@ def test_tables_fit_the_terminal(
     errors = tritcodec("inspect", made / "uniform-d4", "--against", MINILM)
     for run in (plan, errors):
         assert (run.status, run.err) == (0, "")
-        table = run.out[run.out.index("tensor") :].split("\n\n")[0]
-        assert max(map(len, table.splitlines())) <= columns
-        assert "…" in table
+        tables = re.findall(r"^(?:tensor|layer) .*\n(?:.+\n)*", run.out, re.MULTILINE)
+        assert len(tables) == (1 if run is plan else 2)
+        assert max(len(line) for table in tables for line in table.splitlines()) <= columns
+        assert "…" in tables[0]
+    assert ("info" in errors.out.split("\n\n")[2]) == (columns == 100)  # what can be spared goes
 
 
 def test_a_plan_of_a_mixture_shows_the_depths(tritcodec: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -781,28 +783,28 @@ def examples(text: str) -> list[list[str]]:
 
 
 def test_help_lists_the_commands(tritcodec: Command) -> None:
-    """All five, with a word on each."""
+    """All of them, with a word on each, and examples."""
     for option in ("--help", "-h"):
         run = tritcodec(option)
         assert (run.status, run.err) == (0, "")
         assert re.findall(r"^    (\w+)\s+\w", run.out, re.MULTILINE) == COMMANDS
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_example_runs(
     tritcodec: Command, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     """In a folder that has what they name, with a whole sentence-embedding model as `model`, they succeed."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("tritcodec.progress.QUIET_SECONDS", 1e9)  # the machine may be busy
-    for number, (_, *arguments) in enumerate(examples(tritcodec(command, "--help").out)):
+    for number, (_, *arguments) in enumerate(examples(tritcodec(*command.split(), "--help").out)):
         place = tmp_path / str(number)
         (place / "fixtures").mkdir(parents=True)
         shutil.copytree(MINILM, place / "fixtures" / "minilm")
         shutil.copyfile(MINILM / MODEL, place / MODEL)
         tensors, metadata = read_safetensors(MINILM / MODEL)
         write_model(place / "model", tensors | {"pooler.dense.weight": weights(384, 384)}, metadata)
-        if command != "quantize":
+        if arguments[0] != "quantize":
             shutil.copytree(made, place / "out")
             shutil.copyfile(made / "uniform-d1" / TRIT, place / "some.trit")
         monkeypatch.chdir(place)

@@ -55,7 +55,12 @@ EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
 EXIT_CRASH, EXIT_INTERRUPTED = 70, 130
 WEIGHTS_A_WORKER = 1 << 23  # a model of fewer is done before other processes have started
 
+SOURCE_HELP = "a folder with model.safetensors or with shards and their index, or a safetensors file"
 MODEL_HELP = "a .trit file, or a folder with model.trit or with shards and their index"
+FIRST_STEPS = """examples:
+  tritcodec quantize fixtures/minilm out
+  tritcodec verify out/uniform-d2
+  tritcodec quantize --help"""
 EXAMPLES = {
     "quantize": """examples:
   tritcodec quantize fixtures/minilm out --configs uniform-d2
@@ -93,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().parse_args(argv, arguments)
         status: int = arguments.run(arguments)
         if sys.stdout:  # None where the process was started without one
-            sys.stdout.flush()
+            _flush()
         return status
     except BrokenPipeError:  # whoever read our output has gone, and with it what we had to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -115,6 +120,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CRASH
 
 
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
 def _complain(message: str, arguments: argparse.Namespace | None = None) -> None:
     """Print one line to standard error; where a run of *arguments* has left something, what to do."""
     if arguments and "out" in arguments and os.path.isdir(Path(arguments.out, STATE)):  # never an error
@@ -125,7 +138,10 @@ def _complain(message: str, arguments: argparse.Namespace | None = None) -> None
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tritcodec", description="Pack balanced-ternary quantised weights into .trit files, and back."
+        prog="tritcodec",
+        description="Pack balanced-ternary quantised weights into .trit files, and back.",
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     about = f"%(prog)s {__version__}, format {MAJOR}.{MINOR}"
     parser.add_argument("--version", action="version", version=about)
@@ -157,8 +173,8 @@ def _command(
 
 
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help="a folder with model.safetensors, or a safetensors file")
-    parser.add_argument("out", metavar="OUT", help="a folder; gets one folder a config")
+    parser.add_argument("src", metavar="SRC", type=_path, help=SOURCE_HELP)
+    parser.add_argument("out", metavar="OUT", type=_path, help="a folder; gets one folder a config")
     parser.add_argument(
         "--configs",
         default="uniform-d2",
@@ -211,8 +227,8 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_repack(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help="a folder with model.safetensors, or a safetensors file")
-    parser.add_argument("out", metavar="OUT", help=f"a folder; gets the folder {REPACKED}")
+    parser.add_argument("src", metavar="SRC", type=_path, help=SOURCE_HELP)
+    parser.add_argument("out", metavar="OUT", type=_path, help=f"a folder; gets the folder {REPACKED}")
     _add_depth(parser, "of all matrices (default: the least that gives each one back)")
     parser.add_argument(
         "--keep",
@@ -236,9 +252,8 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     place.add_argument(
         "--workers",
         type=_positive,
-        default=_processors(),
         metavar="N",
-        help="processes to work in (default: the processors there are, %(default)s)",
+        help="processes to work in (default: as many as there are processors; one where a model is small)",
     )
     place.add_argument("--dask", metavar="ADDRESS", help="work on the cluster of this dask scheduler instead")
     parser.add_argument(
@@ -250,8 +265,10 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_dequantize(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
-    parser.add_argument("out", metavar="OUT", help="a new folder for safetensors files and the other files")
+    parser.add_argument("src", metavar="SRC", type=_path, help=MODEL_HELP)
+    parser.add_argument(
+        "out", metavar="OUT", type=_path, help="a new folder for safetensors files and others"
+    )
     parser.add_argument(
         "--dtype",
         choices=("F32", "F16", "BF16"),
@@ -261,14 +278,16 @@ def _add_dequantize(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_truncate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
-    parser.add_argument("out", metavar="OUT", help="a file or a new folder, like SRC")
+    parser.add_argument("src", metavar="SRC", type=_path, help=MODEL_HELP)
+    parser.add_argument("out", metavar="OUT", type=_path, help="a file or a new folder, like SRC")
     _add_depth(parser, "trits a weight to keep").required = True
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
-    parser.add_argument("--against", metavar="SOURCE", help="the model it was made from: show errors, too")
+    parser.add_argument("src", metavar="SRC", type=_path, help=MODEL_HELP)
+    parser.add_argument(
+        "--against", metavar="SOURCE", type=_path, help="the model it was made from: show errors, too"
+    )
     parser.add_argument(
         "--html",
         type=_page,
@@ -278,7 +297,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", help=MODEL_HELP)
+    parser.add_argument("files", metavar="FILE", nargs="+", type=_path, help=MODEL_HELP)
     parser.add_argument("--json", action="store_true", help="print one JSON object a file or folder")
 
 
@@ -297,6 +316,13 @@ def _bits(text: str) -> float:
         if 0 < bits < math.inf:
             return bits
     raise argparse.ArgumentTypeError(f"{text!a} is no number of bits above 0")
+
+
+def _path(text: str) -> str:
+    """A path: an empty one, as of a variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; the current folder is .")
+    return text
 
 
 def _page(text: str) -> Path:
@@ -353,8 +379,10 @@ def _source(arguments: argparse.Namespace) -> ModelSource:
 
 
 def _processes(job: Job, arguments: argparse.Namespace) -> int:
+    if arguments.workers:
+        return int(arguments.workers)
     small = sum(math.prod(tensor.shape) for tensor in job.source.tensors) < WEIGHTS_A_WORKER
-    return 1 if small else int(arguments.workers)
+    return 1 if small else _processors()
 
 
 def _repack(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import TritError
-from .trits import BASE, is_integer, largest_level
+from .trits import BASE, first_outside, is_integer, largest_level
 
 ROWS_PER_BYTE = 5
 ZERO_BYTE = 121  # five trits of 0: 1 + 3 + 9 + 27 + 81
@@ -249,6 +249,4 @@ def _check_trits(trits: np.ndarray, box: Box) -> None:
     part = trits[box]
     # "A trit MUST be -1, 0 or +1."
     if part.max() > 1 or part.min() < -1:
-        first = int(((trits > 1) | (trits < -1)).argmax())
-        at = tuple(int(i) for i in np.unravel_index(first, trits.shape))
-        raise TritError(f"{trits[at]} at {at} is no trit (-1, 0 or +1)", clause="TRIT-1")
+        raise TritError(f"{first_outside(trits, 1)} is no trit (-1, 0 or +1)", clause="TRIT-1")

@@ -23,7 +23,16 @@ from .packing import (
     unpack_box,
     unpack_digits,
 )
-from .trits import BASE, MAX_DEPTH, check_depth, check_levels, is_integer, largest_level, offset_levels
+from .trits import (
+    BASE,
+    MAX_DEPTH,
+    check_depth,
+    check_levels,
+    first_outside,
+    is_integer,
+    largest_level,
+    offset_levels,
+)
 
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 48
@@ -333,9 +342,9 @@ class TritTensor:
         if not out.flags.writeable:
             raise TritError("out is read-only")
         if out.shape != self.shape or out.dtype != FLOATS[name] or not out.flags.c_contiguous:
-            raise TritError(
-                f"out must be C-contiguous {FLOATS[name]} {self.shape}, not {out.dtype} {out.shape}"
-            )
+            strides = "" if out.flags.c_contiguous else f" with strides {out.strides}"
+            wanted = f"C-contiguous {FLOATS[name]} {self.shape}"
+            raise TritError(f"out must be {wanted}, not {out.dtype} {out.shape}{strides}")
         return out
 
     def _bands(self) -> Iterator[tuple[int, int, int, int]]:
@@ -493,4 +502,5 @@ def _least_depth(levels: np.ndarray) -> int:
     for depth in range(1, MAX_DEPTH + 1):
         if largest <= largest_level(depth):
             return depth
-    raise TritError(f"a level of magnitude {largest} is beyond depth {MAX_DEPTH}", clause="TRIT-2")
+    found = first_outside(levels, largest_level(MAX_DEPTH))
+    raise TritError(f"level {found} is beyond depth {MAX_DEPTH}", clause="TRIT-2")

@@ -30,11 +30,13 @@ def inspect_table(found: Sequence[Looked]) -> str:
     """A row for each tensor, one for each layer, and the sums; with errors, where they were measured."""
     compared = any(looked.distortion for looked in found)
     errors = ["SQNR dB", "error %", "worst", "group"] if compared else []
-    blocks = [table(["tensor", "shape", "kind", "stored", "info", *errors], [_row(each) for each in found])]
+    head = ["tensor", "shape", "kind", "stored", "info", *errors]
+    blocks = [table(head, [_row(each) for each in found], ["info"])]
     layers = by_layer(found)
     if any(layers):  # names may have no numbers
         head = ["layer", "quantised", "weights", "depth", "stored", "info", "bytes", "raw", *errors[:2]]
-        blocks.append(table(head, [_layer_row(name, Sums.of(some)) for name, some in layers.items()]))
+        lines = [_layer_row(name, Sums.of(some)) for name, some in layers.items()]
+        blocks.append(table(head, lines, ["info", "raw", "bytes"]))
     return "\n\n".join([*blocks, "\n".join(_totals(Sums.of(found)))])
 
 
@@ -95,7 +97,7 @@ def plan_table(plans: dict[str, list[Planned]]) -> str:
         reason = textwrap.shorten(items[0].reason or "", REASON_WIDTH, placeholder="…")
         rows.append([tensor.name, _shape(tensor.shape), tensor.dtype, *sizes, reason])
     totals = [f"{config}: {summary(planned)}" for config, planned in plans.items()]
-    return "\n".join([table(header, rows), "", *totals])
+    return "\n".join([table(header, rows, ["dtype", "kept because"]), "", *totals])
 
 
 def _planned(item: Planned, config: str) -> str:
@@ -116,11 +118,15 @@ def summary(planned: list[Planned]) -> str:
     return f"{weights:,} weights in {packed:,} bytes{bits}, and {raw:,} bytes raw"
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns side by side; the first is cut where the terminal is narrow."""
+def table(header: list[str], rows: list[list[str]], spare: Sequence[str] = ()) -> str:
+    """Columns side by side; where the terminal is narrow the first is cut, and *spare* ones go, in turn."""
     cells = [header, *(row + [""] * (len(header) - len(row)) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     room = shutil.get_terminal_size(UNLIMITED).columns - sum(widths[1:]) - 2 * (len(header) - 1)
+    if room < min(widths[0], NAME_WIDTH) and spare:
+        gone = header.index(spare[0])
+        header, *rows = (row[:gone] + row[gone + 1 :] for row in cells)
+        return table(header, rows, spare[1:])
     widths[0] = min(widths[0], max(NAME_WIDTH, room))
     lines = []
     for row in cells:

@@ -74,7 +74,7 @@ def join(planes: npt.ArrayLike) -> I8:
     check_depth(len(planes))
     # "A trit MUST be -1, 0 or +1."
     if planes.size and (planes.max() > 1 or planes.min() < -1):
-        raise TritError("a trit plane holds a value other than -1, 0 and +1", clause="TRIT-1")
+        raise TritError(f"{first_outside(planes, 1)} is no trit (-1, 0 or +1)", clause="TRIT-1")
     levels: I8 = planes[-1, ...].copy()  # of rank 0, too, an array
     for plane in planes[-2::-1]:  # Horner: |partial level| <= 40, within int8
         levels *= np.int8(BASE)
@@ -101,6 +101,13 @@ def offset_levels(levels: npt.ArrayLike, depth: int) -> npt.NDArray[np.uint8]:
     offset: npt.NDArray[np.uint8] = levels.view(np.uint8) + np.uint8(H)
     # "A level of depth d MUST lie in -H..H, where H = (3^d - 1)/2."
     if offset.size and offset.max() > 2 * H:
-        at = tuple(int(i) for i in np.argwhere(offset > 2 * H)[0])
-        raise TritError(f"level {levels[at]} at {at} is outside -{H}..{H} (depth {depth})", clause="TRIT-2")
+        found = first_outside(levels, H)
+        raise TritError(f"level {found} is outside -{H}..{H} (depth {depth})", clause="TRIT-2")
     return offset
+
+
+def first_outside(values: np.ndarray, largest: int) -> str:
+    """Of integers, one of which is outside -largest..largest, the first that is, and where, for messages."""
+    first = int(((values > largest) | (values < -largest)).argmax())
+    at = tuple(int(i) for i in np.unravel_index(first, values.shape))
+    return f"{values[at]} at {at}"
