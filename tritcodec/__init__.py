@@ -1,7 +1,5 @@
 """Balanced-ternary quantised weights: the reference codec of SPEC.md."""
 
-__version__ = "0.1.0"
-
 from . import layouts
 from .encode import quantize
 from .errors import TritError
@@ -14,6 +12,7 @@ from .reader import TritFile, load_file, open_file
 from .tensor import TritTensor
 from .trits import join, split
 from .verify import Finding, Report, verify_file
+from .version import __version__
 from .writer import TritWriter, save_file, truncate_file
 
 __all__ = [
@@ -26,6 +25,7 @@ __all__ = [
     "TritModel",
     "TritTensor",
     "TritWriter",
+    "__version__",
     "check_matmul",
     "group_dots",
     "join",

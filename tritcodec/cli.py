@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import __version__
 from .encode import METHODS, check_method
 from .errors import TritError
 from .header import MAJOR, MINOR
@@ -50,6 +49,7 @@ from .text import (
     summary,
     table,
 )
+from .version import __version__
 
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
 EXIT_CRASH, EXIT_INTERRUPTED = 70, 130

@@ -106,7 +106,7 @@ class Errors:
         self.a, self.depth, self.nested = a, depth, nested
         self.H = largest_level(depth)
         self.terms = np.empty_like(a)
-        self.limit = np.full(a.shape[1], self.H, np.float32)  # a row: slow with a scalar
+        self.limit = np.full(a.shape[1], self.H, np.float32)  # a row: a scalar is slow in NumPy's minimum
         self.squares = a * a if depth == 1 else a
 
     def __call__(self, s: F32 | np.float32, limited: bool = True) -> F32:
@@ -166,7 +166,7 @@ class Groups:
             yield which, members_first(self.members[which])
 
     @cached_property
-    def sorted(self) -> list[tuple[I64, F32]]:
+    def by_size(self) -> list[tuple[I64, F32]]:
         """The same, those of similar size together: what is too small for one is too small for all."""
         # The top 16 bits below the sign: a stable sort of uint16 is a radix sort.
         key = largest_magnitudes(self.members).view(np.uint32) >> np.uint32(15)
@@ -189,7 +189,7 @@ def best_codes(groups: Groups, steps: F32, depth: int, nested: bool = False) -> 
     code 0. At depth 1, where hardly a step is too small, sorting does not pay.
     """
     codes = np.empty(len(groups.members), np.uint8)
-    for which, a in groups.sorted if depth > 1 else groups.chunks():
+    for which, a in groups.by_size if depth > 1 else groups.chunks():
         codes[which] = search(a, steps, depth, nested)
     return codes
 

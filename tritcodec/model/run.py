@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import TritError
 from ..header import MAJOR, MINOR, TritEntry, encode_header
 from ..reader import PathLike, open_file
 from ..reader import naming as in_file
+from ..version import __version__
 from ..writer import sync
 from . import index
 from .assemble import Encoded, Found
