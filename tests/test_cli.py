@@ -357,7 +357,7 @@ FAILING: list[tuple[str, list[str]]] = [
     ("quantize model good.trit/x", ["good.trit/x", "Not a directory"]),
     # dequantize
     ("dequantize nowhere x", ["nowhere", MISSING]),
-    ("dequantize model x", [f"model/{TRIT}", MISSING]),
+    ("dequantize model x", [f"model: neither {TRIT} nor"]),
     ("dequantize foreign.trit x", ["foreign.trit", "no .trit file"]),
     ("dequantize lone.safetensors x", ["lone.safetensors", "no .trit file"]),
     ("dequantize empty.trit x", ["empty.trit", "PRE-1"]),
@@ -377,13 +377,13 @@ FAILING: list[tuple[str, list[str]]] = [
     ("truncate damaged.trit x --depth 3", ["'a.weight'", "SEG-1"]),
     ("truncate foreign.trit x --depth 1", ["foreign.trit", "PRE-2"]),
     ("truncate cut.trit x --depth 1", ["cut.trit", "PRE-6"]),
-    ("truncate model x --depth 1", [f"model/{TRIT}", MISSING]),
+    ("truncate model x --depth 1", [f"model: neither {TRIT} nor"]),
     ("truncate good.trit taken --depth 1", ["taken", "directory"]),
     ("truncate good.trit nowhere/x.trit --depth 1", ["nowhere", MISSING]),
     ("truncate good.trit text.safetensors/x.trit --depth 1", ["text.safetensors", "irectory"]),
     # inspect
     ("inspect nowhere", ["nowhere", MISSING]),
-    ("inspect taken", [f"taken/{TRIT}", MISSING]),
+    ("inspect taken", [f"taken: neither {TRIT} nor"]),
     ("inspect foreign.trit", ["foreign.trit", "PRE-2"]),
     ("inspect header.trit", ["header.trit", "PRE-8"]),
     ("inspect endless.trit", ["endless.trit: the tensors take", "LAY-5"]),
@@ -396,7 +396,7 @@ FAILING: list[tuple[str, list[str]]] = [
     ("inspect damaged.trit --against model", ["'a.weight'", "SEG-1"]),
     # verify
     ("verify nowhere", ["nowhere", MISSING]),
-    ("verify taken", [f"taken/{TRIT}", MISSING]),
+    ("verify taken", [f"taken: neither {TRIT} nor"]),
     ("verify /dev/null", ["/dev/null", "not a regular file"]),
 ]
 
@@ -1064,13 +1064,29 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+def test_a_rate_is_of_this_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an earlier run did is done, and counts for no speed; a phase begins where the one before ended."""
+    clock = iter([0.0, 1.0, 5.0, 6.0, 8.0])
+    monkeypatch.setattr("tritcodec.progress.time.monotonic", lambda: next(clock))
+    show = progress.Json()
+    for step in (
+        ("survey", 700, True),
+        ("survey", 300, False),
+        ("encode", 600, True),
+        ("encode", 400, False),
+    ):
+        show(step[0], "w", step[1], 1000, step[2])
+    steps = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(step["done"], step["rate"]) for step in steps] == [(700, 0), (1000, 60), (600, 0), (1000, 133)]
+
+
 @posix
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGKILL", -9), ("SIGTERM", -15)])
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGKILL", -9), ("SIGTERM", 143)])
 def test_a_signal_in_the_middle(shelf: Path, tmp_path: Path, name: str, status: int) -> None:
-    """No config appears, only what is needed to go on; after SIGINT that is said."""
+    """No config appears, only what is needed to go on; where anything can be said, that is."""
     arguments = ["quantize", str(shelf / "model"), str(tmp_path / "new" / "out"), *ALL_CONFIGS]
     run = ended([sys.executable, "-c", INTERRUPTED, name, *arguments])
     assert run.status == status
-    if name == "SIGINT":
-        assert run.err == f"tritcodec: interrupted{GO_ON}\n"
+    said = {"SIGINT": "interrupted", "SIGTERM": "terminated"}.get(name)
+    assert run.err == (f"tritcodec: {said}{GO_ON}\n" if said else "")
     assert os.listdir(tmp_path / "new" / "out") == [STATE]

@@ -17,7 +17,16 @@ import safetensors
 from helpers import little_memory, painted, refused, with_bytes
 from model_helpers import MODEL, TRIT, read_safetensors, tree, untouched
 
-from tritcodec import TritError, TritTensor, load_file, open_file, open_model, save_file, verify_model
+from tritcodec import (
+    TritError,
+    TritTensor,
+    load_file,
+    open_file,
+    open_model,
+    save_file,
+    verify_file,
+    verify_model,
+)
 from tritcodec.model import export
 from tritcodec.model.export import dequantize_model, truncate_model
 from tritcodec.model.index import INDEX_NAME, encode_index
@@ -116,6 +125,36 @@ def test_companions_come_along_and_indexes_do_not(folder: Path, tmp_path: Path) 
         assert {name: files[name] for name in COMPANIONS} == COMPANIONS
         assert tree(tmp_path / f"{made}2") == files
     assert INDEX_NAME not in tree(tmp_path / "out")
+
+
+def test_the_configuration_has_the_dtype_that_was_asked_for(folder: Path, tmp_path: Path) -> None:
+    """Stock loaders cast weights to what it says, in each of its parts; otherwise it is copied as it is."""
+    before = (
+        '{"dtype":"bfloat16", "text_config": {"torch_dtype": "float16", "n": 1}, "cache": {"dtype": "auto"}}'
+    )
+    (folder / "config.json").write_text(before)
+    dequantize_model(folder, tmp_path / "same")
+    assert (tmp_path / "same" / "config.json").read_text() == before
+    dequantize_model(folder, tmp_path / "out", dtype="F32")
+    after = json.loads((tmp_path / "out" / "config.json").read_text())
+    parts = {"text_config": {"torch_dtype": "float32", "n": 1}, "cache": {"dtype": "auto"}}
+    assert after == {"dtype": "float32", **parts}
+    for other in ('{"hidden_size":20}', "no JSON"):
+        (folder / "config.json").write_text(other)
+        shutil.rmtree(tmp_path / "out")
+        dequantize_model(folder, tmp_path / "out", dtype="F32")
+        assert (tmp_path / "out" / "config.json").read_text() == other
+
+
+def test_a_file_of_another_kind_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    """Cut to a name that a .trit file has, it is replaced; what is none stays."""
+    (tmp_path / "notes").write_text("mine")
+    with untouched(tmp_path), pytest.raises(TritError, match=r"no \.trit file"):
+        truncate_model(folder / NAMES[0], tmp_path / "notes", 1)
+    shutil.copyfile(folder / NAMES[0], tmp_path / "cut")
+    truncate_model(folder / NAMES[0], tmp_path / "cut", 1)
+    assert verify_file(tmp_path / "cut").ok
+    assert (tmp_path / "cut").read_bytes() != (folder / NAMES[0]).read_bytes()
 
 
 def test_one_shard_with_an_index_keeps_it(tmp_path: Path) -> None:

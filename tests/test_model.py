@@ -183,14 +183,14 @@ def test_weights_are_read_twice_whatever_is_made_of_them(
     rows = read_rows
 
     def counted(tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
-        read[tensor.name] += stop - start
+        read[tensor.name] += (stop - start) * (tensor.shape[-1] if tensor.shape else 1)
         return rows(tensor, start, stop)
 
     monkeypatch.setattr(tasks, "read_rows", counted)
     convert(model, tmp_path / "out", configs)
     for name, stored in SMALL.items():
         times = 2 if "proj" in name else 1 + len(configs)
-        assert read[name] == times * math.prod(stored.shape[:-1])
+        assert read[name] == times * math.prod(stored.shape)
 
 
 def test_the_error_falls_with_every_depth(made: Path) -> None:
@@ -909,7 +909,7 @@ def stop(error: BaseException, at: int) -> Progress:
     """A report of progress that raises *error* at its step number *at*."""
     steps = itertools.count(1)
 
-    def progress(_phase: str, _name: str, _weights: int, _total: int) -> None:
+    def progress(_phase: str, _name: str, _weights: int, _total: int, _earlier: bool) -> None:
         if next(steps) == at:
             raise error
 
@@ -1154,7 +1154,7 @@ def test_progress_counts_every_weight_once(model: Path, tmp_path: Path) -> None:
     matrices = {name: count for name, count in expected.items() if "proj" in name}
     counts: dict[str, Counter[str]] = {"survey": Counter(), "encode": Counter()}
 
-    def progress(phase: str, name: str, weights: int, total: int) -> None:
+    def progress(phase: str, name: str, weights: int, total: int, _: bool) -> None:
         counts[phase][name] += weights
         assert total == sum((expected if phase == "survey" else matrices).values())
 

@@ -38,10 +38,10 @@ from tritcodec.model.index import INDEX_NAME, decode_index
 from tritcodec.model.plan import DEPTHS, config_of, form_of, least_depth, within_budget
 from tritcodec.model.policy import Policy
 from tritcodec.model.run import quantize_model, survey_all
-from tritcodec.model.source import ModelSource, SourceTensor, read_tensor
+from tritcodec.model.source import ModelSource, SourceTensor, companions, read_tensor
 from tritcodec.model.spool import FINGERPRINT, STATE, Spool, differences
-from tritcodec.model.tasks import Surveyed
-from tritcodec.model.workers import Inline, run_all, workers
+from tritcodec.model.tasks import Surveyed, parts
+from tritcodec.model.workers import Inline, Task, announced, run_all, workers
 
 posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
 CONFIGS = ["uniform-d1", "uniform-d3", "sens-0.02", "bpw-4"]
@@ -188,7 +188,7 @@ def test_a_shard_without_tensors_is_not_read(tmp_path: Path, empty: int) -> None
 
 def surveyed(errors: Sequence[float], energy: float = 1.0) -> Surveyed:
     """A matrix of which only the errors at depths 1 to 4 are known."""
-    return Surveyed((), 0, errors=dict(enumerate(errors, 1)), energy=energy)
+    return Surveyed((), "", errors=dict(enumerate(errors, 1)), energy=energy)
 
 
 def matrix(name: str, *shape: int) -> SourceTensor:
@@ -508,20 +508,58 @@ def test_a_source_of_other_sizes_is_refused(sharded: Path, tmp_path: Path) -> No
         convert(sharded, tmp_path / "out", CONFIGS)
 
 
+def test_a_task_is_announced_before_the_one_before_is_given() -> None:
+    """So that what it reads can be fetched while that is at work."""
+    order: list[tuple[str, int]] = []
+    tasks: list[Task[int, None]] = [(number, print, ()) for number in range(3)]
+    for number, _, _ in announced(tasks, lambda task: order.append(("announced", task[0]))):
+        order.append(("given", number))
+    first, second, third = ([("announced", number), ("given", number)] for number in range(3))
+    assert order == [first[0], second[0], first[1], third[0], second[1], third[1]]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="a system that takes no advice")
+def test_all_that_is_read_is_announced(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system is told to read every tensor for the survey, and every part of a matrix to be encoded."""
+    told: set[tuple[int, int]] = set()
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, size, _advice: told.add((offset, size)))
+    convert(sharded, tmp_path / "out", CONFIGS)
+    made = job(sharded, CONFIGS)
+    for tensor in made.source.tensors:
+        size = read_tensor(tensor).nbytes
+        assert (tensor.offset, size) in told
+        row = size // math.prod(tensor.shape[:-1])
+        for start, stop in parts(tensor, made.work.group_size) if tensor in made.matrices else ():
+            assert (tensor.offset + start * row, (stop - start) * row) in told
+
+
+@posix
+def test_a_log_in_the_source_is_no_part_of_the_model(sharded: Path) -> None:
+    """Where standard output or error go, as with nohup: it grows meanwhile."""
+    with open(sharded / "nohup.out", "w") as log, open(sharded / "errors.log", "w") as errors:
+        script = "import sys; from pathlib import Path; from tritcodec.model.source import companions"
+        script += "; print(companions(Path(sys.argv[1])))"
+        subprocess.run([sys.executable, "-c", script, sharded], stdout=log, stderr=errors, check=True)
+    assert (sharded / "nohup.out").read_text() == "[PosixPath('config.json')]\n"
+    assert set(companions(sharded)) == {Path("config.json"), Path("errors.log"), Path("nohup.out")}
+
+
 @pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
 def test_other_weights_in_a_file_of_the_same_header_are_refused(
     sharded: Path, tmp_path: Path, name: str
 ) -> None:
-    """A file with a new time of last change is read again, raw tensors included, and compared."""
+    """A file that was changed is read again, raw tensors included, whatever time it is said to be of."""
     unfinished(sharded, tmp_path / "out", at=11)
     path = sharded / THIRD
     os.utime(path)  # copied, perhaps: no difference
     unfinished(sharded, tmp_path / "out", at=11)
     tensor = next(t for t in ModelSource(sharded).tensors if t.name == name)
-    data = bytearray(path.read_bytes())
+    data, then = bytearray(path.read_bytes()), path.stat().st_mtime_ns
     data[tensor.offset + 3] ^= 0x10
     path.write_bytes(data)
-    os.utime(path, ns=(0, 1))
+    os.utime(path, ns=(then, then))
     with pytest.raises(TritError, match="has changed since the unfinished run began") as caught:
         convert(sharded, tmp_path / "out", CONFIGS)
     assert caught.value.where == f"{path}: tensor {name!r}"

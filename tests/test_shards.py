@@ -55,6 +55,7 @@ def many(folder: Path, count: int) -> Path:
 def test_the_path_is_a_folder_its_index_or_a_file(folder: Path, tmp_path: Path) -> None:
     """Of a folder the index counts, and model.trit where there is none; a file is itself, a shard, too."""
     assert model_file(folder) == model_file(folder / INDEX_NAME) == folder / INDEX_NAME
+    (tmp_path / TRIT_NAME).write_bytes(SHARDS[FIRST])
     assert model_file(tmp_path) == tmp_path / TRIT_NAME
     assert model_file(folder / FIRST) == folder / FIRST
     with open_model(folder) as whole, open_model(folder / INDEX_NAME) as again:
@@ -77,10 +78,16 @@ def test_an_index_that_is_a_broken_link_counts(folder: Path) -> None:
 
 @pytest.mark.parametrize("use", [open_model, verify_model])
 def test_a_folder_without_a_model(use: Callable[[Path], object], tmp_path: Path) -> None:
-    """Neither index nor model.trit: there is nothing to judge, and the error names the file."""
-    with pytest.raises(FileNotFoundError) as caught:
+    """Neither index nor model.trit: there is nothing to judge; the error says where there is something."""
+    neither = f"neither {TRIT_NAME} nor {INDEX_NAME} in the folder: "
+    with pytest.raises(FileNotFoundError, match=neither) as caught:
         use(tmp_path)
-    assert Path(caught.value.filename) == tmp_path / TRIT_NAME
+    assert caught.value.filename == str(tmp_path)
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / TRIT_NAME).write_bytes(SHARDS[FIRST])
+    with pytest.raises(FileNotFoundError, match="packed models within: a, b: "):
+        use(tmp_path)
     with pytest.raises(FileNotFoundError):
         use(tmp_path / "absent")
 

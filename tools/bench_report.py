@@ -112,7 +112,8 @@ the machine above. A row whose target is missed says so."""
 
 QUALITY = """\
 Signal to quantisation noise over the {weights:,} weights of the linear layers of {model}. Mixtures
-are what `--target-bpw` plans, measured. gguf-py was given the same matrices, as rows of whole blocks."""
+are what `--target-bpw` plans, measured. gguf-py was given the same matrices, as rows of whole blocks.
+Its Q8_0 is ahead of all, at 8.5 bits: four trits, 6.72 bits, are the most that a `.trit` file has."""
 
 
 def table(rows: Sequence[Row]) -> list[str]:

@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -52,7 +54,7 @@ from .text import (
 from .version import __version__
 
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
-EXIT_CRASH, EXIT_INTERRUPTED = 70, 130
+EXIT_CRASH, EXIT_INTERRUPTED, EXIT_TERMINATED = 70, 130, 143
 WEIGHTS_A_WORKER = 1 << 23  # a model of fewer is done before other processes have started
 
 SOURCE_HELP = "a folder with model.safetensors or with shards and their index, or a safetensors file"
@@ -95,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name may not fit the terminal's encoding
     arguments = argparse.Namespace()
     try:
+        _let_sigterm_interrupt()
         _parser().parse_args(argv, arguments)
         status: int = arguments.run(arguments)
         if sys.stdout:  # None where the process was started without one
@@ -112,12 +115,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:  # a sparse file can claim a terabyte
         _complain(f"not enough memory: {error}".translate(CONTROLS), arguments)
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        _complain("interrupted", arguments)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as error:
+        _complain(str(error) or "interrupted", arguments)
+        return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
     except Exception:  # a crash of ours: its status must not be that of an invalid file
         traceback.print_exc()
         return EXIT_CRASH
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what a scheduler or a container sends. It leaves behind as little as Ctrl-C."""
+
+
+def _let_sigterm_interrupt() -> None:
+    def terminate(*_: object) -> NoReturn:
+        raise Terminated("terminated")
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _flush() -> None:
@@ -279,7 +295,12 @@ def _add_dequantize(parser: argparse.ArgumentParser) -> None:
 
 def _add_truncate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", type=_path, help=MODEL_HELP)
-    parser.add_argument("out", metavar="OUT", type=_path, help="a file or a new folder, like SRC")
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        type=_path,
+        help="a file, which may replace a .trit file, or a new folder, like SRC",
+    )
     _add_depth(parser, "trits a weight to keep").required = True
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-Show = Callable[[str, str, int, int], None]  # phase, tensor, weights that are done, of how many
+# Phase, tensor, weights that are done, of how many; and whether an earlier run did them.
+Show = Callable[[str, str, int, int, bool], None]
 
 QUIET_SECONDS = 10.0  # without a line, at the beginning of a run and between two
 NAME_SHOWN = 40
@@ -35,7 +36,7 @@ def showing(style: str) -> Iterator[Show]:
 class Nothing:
     """Says nothing."""
 
-    def __call__(self, phase: str, name: str, weights: int, total: int) -> None:
+    def __call__(self, phase: str, name: str, weights: int, total: int, earlier: bool) -> None:
         """Take no note."""
 
     def close(self) -> None:
@@ -49,13 +50,14 @@ class Bars(Nothing):
         self._bar: tqdm[Any] | None = None
         self._phase = ""
 
-    def __call__(self, phase: str, name: str, weights: int, total: int) -> None:
+    def __call__(self, phase: str, name: str, weights: int, total: int, earlier: bool) -> None:
         """Advance the bar of *phase*."""
         if self._bar is None or phase != self._phase:
             self.close()
             self._bar = tqdm(total=total, unit="weight", unit_scale=True, desc=phase, leave=False)
             self._phase = phase
         self._bar.set_postfix_str(name[-NAME_SHOWN:], refresh=False)
+        self._bar.initial += weights * earlier  # which the rate leaves out
         self._bar.update(weights)
 
     def close(self) -> None:
@@ -69,23 +71,25 @@ class Counted(Nothing):
     """Counts the weights of a phase, and times it."""
 
     def __init__(self) -> None:
-        self._phase, self._done = "", 0
-        self._began = self._spoke = time.monotonic()
+        self._phase, self._done, self._earlier = "", 0, 0
+        self._began = self._last = self._spoke = time.monotonic()
 
-    def count(self, phase: str, weights: int) -> tuple[int, float]:
-        """The weights that are done of *phase*, and how many that is a second."""
-        if phase != self._phase:
-            self._phase, self._done, self._began = phase, 0, time.monotonic()
+    def count(self, phase: str, weights: int, earlier: bool) -> tuple[int, float]:
+        """The weights that are done of *phase*, and how many this run does a second."""
+        if phase != self._phase:  # it began when the last step of the one before was done
+            self._phase, self._done, self._earlier, self._began = phase, 0, 0, self._last
         self._done += weights
-        return self._done, self._done / max(time.monotonic() - self._began, 1e-9)
+        self._earlier += weights * earlier
+        self._last = time.monotonic()
+        return self._done, (self._done - self._earlier) / max(self._last - self._began, 1e-9)
 
 
 class Lines(Counted):
     """A line every ten seconds, and none for what takes less."""
 
-    def __call__(self, phase: str, name: str, weights: int, total: int) -> None:
+    def __call__(self, phase: str, name: str, weights: int, total: int, earlier: bool) -> None:
         """Say how far *phase* is, if it is time to."""
-        done, rate = self.count(phase, weights)
+        done, rate = self.count(phase, weights, earlier)
         now = time.monotonic()
         if now - self._spoke >= QUIET_SECONDS:
             self._spoke = now
@@ -98,9 +102,9 @@ class Lines(Counted):
 class Json(Counted):
     """A JSON object a line for every step: machines want them all."""
 
-    def __call__(self, phase: str, name: str, weights: int, total: int) -> None:
+    def __call__(self, phase: str, name: str, weights: int, total: int, earlier: bool) -> None:
         """Say what was done."""
-        done, rate = self.count(phase, weights)
+        done, rate = self.count(phase, weights, earlier)
         step = {
             "phase": phase,
             "tensor": name,

@@ -342,7 +342,7 @@ def check_raw(raw: npt.NDArray[Any], entry: RawEntry) -> None:
     # "Every byte of a raw tensor of dtype BOOL MUST be 0 or 1."
     if entry.dtype == "BOOL" and raw.size and (found := raw.view(np.uint8)).max() > 1:
         wrong = int((found > 1).argmax())
-        message = f"element {wrong}, counted in C order, is {found.flat[wrong]}, no boolean"
+        message = f"of what was read, element {wrong} in C order is {found.flat[wrong]}, no boolean"
         raise TritError(message, clause="RAW-2", where=f"tensor {entry.name!a}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import TritError
-from ..header import RAW_DTYPES, Entry, RawEntry
+from ..header import MAGIC, RAW_DTYPES, Entry, RawEntry
 from ..layout import Segment
 from ..reader import PathLike, TritFile, byte_view
 from ..tensor import float_name
@@ -22,6 +22,9 @@ from .index import INDEX_NAME, encode_index, index_bytes
 from .shards import TritModel, model_file, open_model, read_shard, segments_of, trit_bands
 from .source import LENGTH_SIZE, MODEL_NAME
 
+CONFIG_NAME = "config.json"
+DTYPE_KEYS = ("dtype", "torch_dtype")  # in it; the second is that of older models
+TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 METADATA = "__metadata__"  # a name that safetensors reserves
 BAND_WEIGHTS = 1 << 22  # weights read, decoded and written at once
 Told = Callable[[str, int], None]  # a tensor that is done, and its weights
@@ -45,6 +48,8 @@ def dequantize_model(
     """
     with open_model(source) as model, new_folders([Path(target)]) as [folder]:
         copy_companions(_folder(source), folder)
+        if dtype is not None:
+            _put_dtype(folder / CONFIG_NAME, dtype)
         size = 0
         for shard in model.shards:
             name = _safetensors_name(shard) if model.index else MODEL_NAME
@@ -57,9 +62,11 @@ def dequantize_model(
 def truncate_model(source: PathLike, target: PathLike, depth: int) -> None:
     """Write *target*, a file or folder like *source*, cut to *depth* trits a weight.
 
-    A folder has the same shards again, with their index, and the other files of *source*.
+    A folder has the same shards again, with their index, and the other files of *source*. A `.trit`
+    file that has the name *target* is replaced; TritError is raised for any other.
     """
     if _folder(source) is None:
+        _check_replaceable(Path(target))
         truncate_file(source, target, depth)
         return
     with open_model(source) as model, new_folders([Path(target)]) as [folder]:
@@ -72,10 +79,37 @@ def truncate_model(source: PathLike, target: PathLike, depth: int) -> None:
             (folder / INDEX_NAME).write_bytes(encode_index(shards))
 
 
+def _check_replaceable(target: Path) -> None:
+    if target.is_file():
+        with open(target, "rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                message = "exists, and is no .trit file; remove it or name another place"
+                raise TritError(message, where=str(target))
+
+
 def _folder(source: PathLike) -> Path | None:
     """The folder that *source* means, by itself or its index; None for a lone file."""
     path = model_file(source)
     return path.parent if Path(source).is_dir() or path.name == INDEX_NAME else None
+
+
+def _put_dtype(path: Path, dtype: str) -> None:
+    """Let the configuration of the model say what dtype its weights have: stock loaders cast them to that."""
+    try:
+        config = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # none, or none that a loader would read
+        return
+    if _replace_dtype(config, TORCH_DTYPES[dtype]):
+        path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def _replace_dtype(config: Any, name: str) -> bool:
+    """Put *name* in the place of every dtype in a *config*, and in those it holds; whether there is one."""
+    if not isinstance(config, dict):
+        return False
+    found = [key for key in DTYPE_KEYS if config.get(key) in TORCH_DTYPES.values()]
+    config.update(dict.fromkeys(found, name))
+    return sum(_replace_dtype(value, name) for value in config.values()) + len(found) > 0  # in all of them
 
 
 def _safetensors_name(shard: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..values import SIGN, Values, bits_of
 from .plan import REPACKED, Config
 from .policy import Policy
 from .run import Job
-from .source import ModelSource, SourceTensor, read_rows
+from .source import ModelSource, SourceTensor, read_rows, stamp_of
 from .tasks import (
     Finding,
     HashingReader,
@@ -74,7 +73,7 @@ class Repack:
         del estimates  # nothing is estimated: bits are the same or not
         if tensor.dtype not in FLOATS:
             return replace(survey_raw(tensor), finding=Finding(f"dtype {tensor.dtype}"))
-        modified = os.stat(tensor.path).st_mtime_ns
+        stamp = stamp_of(tensor.path)
         weights = weights_of(tensor, self.group_size)
         hashed = HashingReader(tensor, weights)
         found = look(replace(weights, read=hashed.read))
@@ -97,7 +96,7 @@ class Repack:
             return replace(survey_raw(tensor), finding=finding)
         return Surveyed(
             tuple(hashed.digests),
-            modified,
+            stamp,
             recovery.group_size,
             codebooks={recovery.depth: recovery.steps},
             finding=finding,

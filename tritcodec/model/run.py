@@ -22,16 +22,17 @@ from .folder import copy_companions, flush
 from .index import INDEX_NAME, TRIT_NAME
 from .plan import DEPTHS, Config, Planned, plan
 from .policy import Policy
-from .source import ModelSource, Shard, SourceTensor, companion_digests
+from .source import ModelSource, Shard, SourceTensor, companion_digests, will_read
 from .spool import Spool
 from .tasks import Surveyed, Work, naming, survey_raw
-from .workers import Task, run_all
+from .workers import Task, announced, run_all
 
-# Is told of every step: the phase, "survey" or "encode"; a tensor; weights done of it; weights in all.
-Progress = Callable[[str, str, int, int], None]
+# Is told of every step: the phase, "survey" or "encode"; a tensor; weights done of it; weights in all;
+# and whether an earlier run did them.
+Progress = Callable[[str, str, int, int, bool], None]
 
 
-def silent(phase: str, name: str, weights: int, total: int) -> None:
+def silent(phase: str, name: str, weights: int, total: int, earlier: bool) -> None:
     """A Progress that says nothing."""
 
 
@@ -115,7 +116,7 @@ def survey_all(
 ) -> dict[str, Surveyed]:
     """What is known of every tensor before anything is encoded; from *spool* what is there.
 
-    A file that has a new time of last change is read again. Raises TritError
+    A file that may have changed is read again. Raises TritError
     where something in it is not what it was, and for NaN and infinities.
     """
     matrices = {tensor.name for tensor in job.matrices}
@@ -125,20 +126,20 @@ def survey_all(
     tasks: list[Task[SourceTensor, Surveyed]] = []
     for shard in job.source.shards:
         for tensor in shard.tensors:
-            if tensor.name in found and found[tensor.name].modified == shard.modified:
-                progress("survey", tensor.name, weights(tensor), total)
+            if tensor.name in found and found[tensor.name].stamp == shard.stamp:
+                progress("survey", tensor.name, weights(tensor), total, True)
             elif tensor.name in matrices:
                 tasks.append((tensor, job.work.survey, (tensor, job.depths, job.adaptive)))
             else:
                 tasks.append((tensor, survey_raw, (tensor,)))
-    for tensor, result in run_all(executor, width, tasks):
+    for tensor, result in run_all(executor, width, announced(tasks, lambda task: will_read(task[0]))):
         with naming(tensor):
             if tensor.name in found and found[tensor.name].digests != result.digests:
                 raise TritError("the tensor has changed since the unfinished run began")
         if spool:
             spool.put(job.keys[tensor.name], result.to_json())
         found[tensor.name] = result
-        progress("survey", tensor.name, weights(tensor), total)
+        progress("survey", tensor.name, weights(tensor), total, False)
     return found
 
 
@@ -208,9 +209,13 @@ class _Shards:
                 for found, function, arguments in some:
                     yield (number, found), function, arguments
 
-        for (number, found), results in run_all(executor, width, tasks()):
+        def read_ahead(task: Task[tuple[int, Found], list[bytes]]) -> None:
+            tensor, start, stop, _ = task[0][1]
+            will_read(tensor, start, stop)
+
+        for (number, found), results in run_all(executor, width, announced(tasks(), read_ahead)):
             self.encoded.keep(found, results)
-            progress("encode", found[0].name, part_weights(found), total)
+            progress("encode", found[0].name, part_weights(found), total, False)
             missing[number] -= 1
             if not missing[number]:
                 ready.append(number)
@@ -227,7 +232,7 @@ class _Shards:
             if depths:
                 tasks = [] if done else list(self.encoded.tasks(tensor, depths))
                 left = sum(part_weights(found) for found, _, _ in tasks)
-                progress("encode", tensor.name, weights(tensor) - left, total)
+                progress("encode", tensor.name, weights(tensor) - left, total, True)
                 yield from tasks
 
     def _depths(self, tensor: SourceTensor) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -178,7 +179,14 @@ def model_file(path: PathLike) -> Path:
     if not path.is_dir():
         return path
     index = path / INDEX_NAME
-    return index if os.path.lexists(index) else path / TRIT_NAME
+    if os.path.lexists(index):
+        return index
+    if not os.path.lexists(path / TRIT_NAME):
+        within = sorted(file.parent.name for file in path.glob(f"*/{TRIT_NAME}*"))
+        message = f"neither {TRIT_NAME} nor {INDEX_NAME} in the folder"
+        message += f"; there are packed models within: {', '.join(dict.fromkeys(within))}" if within else ""
+        raise FileNotFoundError(errno.ENOENT, message, str(path))
+    return path / TRIT_NAME
 
 
 def read_index(path: Path) -> tuple[Index, str]:

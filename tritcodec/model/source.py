@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -56,7 +57,7 @@ class Shard:
     metadata: dict[str, str]
     size: int
     header: str  # SHA-256 of its header
-    modified: int  # time of the last change, in nanoseconds
+    stamp: str  # see `stamp_of`
 
 
 class ModelSource:
@@ -75,6 +76,25 @@ class ModelSource:
         self.shards = [_shard(file) for file in files]
         self.tensors = [tensor for shard in self.shards for tensor in shard.tensors]
         _check_shards(self.shards, weight_map or {}, self.path)
+
+
+def stamp_of(path: Path) -> str:
+    """What changes whenever a file does: as long as it is the same, nothing has to be read again.
+
+    The time of the last change of the content can be set back; that of the inode cannot.
+    """
+    status = os.stat(path)
+    return f"{status.st_ino}.{status.st_mtime_ns}.{status.st_ctime_ns}"
+
+
+def will_read(tensor: SourceTensor, start: int = 0, stop: int | None = None) -> None:
+    """Let the system read rows [start, stop) of *tensor* from disk meanwhile, where it takes such advice."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    row = tensor.shape[-1] * RAW_DTYPES[tensor.dtype].itemsize if tensor.shape else 0
+    count = (rows_of(tensor) if stop is None else stop) - start
+    with contextlib.suppress(OSError), open(tensor.path, "rb", buffering=0) as file:  # reading says why
+        os.posix_fadvise(file.fileno(), tensor.offset + start * row, count * row, os.POSIX_FADV_WILLNEED)
 
 
 def read_rows(tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
@@ -103,14 +123,16 @@ def companions(folder: Path) -> list[Path]:
     """The files of a model *folder* that are no weights, relative to it: configuration, tokenizer.
 
     Not those of packed models, which an earlier run may have put in it, nor of folders with names that
-    shards have. Raises OSError for a folder that cannot be listed: a copy would lack what is in it.
+    shards have, nor a log that this process writes. Raises OSError for a folder that cannot be
+    listed: a copy would lack what is in it.
     """
     found = []
     for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if _may_be_model(Path(parent, name)))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and not _is_weights(path) and path.is_file():
+            other = name.startswith(".") or _is_weights(path)
+            if not other and path.is_file() and not _is_log(path):
                 found.append(path.relative_to(folder))
     return found
 
@@ -132,6 +154,15 @@ def _may_be_model(folder: Path) -> bool:
     """Whether a sub-folder holds files that belong to the model."""
     packed = any((folder / name).exists() for name in (TRIT_NAME, PACKED_INDEX))
     return not (packed or folder.name.startswith(".") or _is_weights(folder))
+
+
+def _is_log(path: Path) -> bool:
+    """Whether it is where standard output or standard error go."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # one that is closed
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return True
+    return False
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -207,8 +238,8 @@ def _shard(path: Path) -> Shard:
         length = int.from_bytes(file.read(LENGTH_SIZE, 0), "little")
         header = file.read(length, LENGTH_SIZE)
         tensors, metadata = _directory(path, header)
-        modified = os.stat(path).st_mtime_ns
-        return Shard(path, tensors, metadata, file.length, sha256(header).hexdigest(), modified)
+        stamp = stamp_of(path)
+        return Shard(path, tensors, metadata, file.length, sha256(header).hexdigest(), stamp)
     finally:
         file.close()
 

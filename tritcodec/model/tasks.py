@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -26,7 +26,7 @@ from ..reader import byte_view, check_raw
 from ..search import Groups
 from ..tensor import Form, pack_block
 from .policy import SOURCES
-from .source import SourceTensor, read_rows, rows_of
+from .source import SourceTensor, read_rows, stamp_of
 
 PART_BLOCKS = 8  # blocks of the encoder in a part: what one task encodes, some 8 million weights
 BAND_ELEMENTS = 1 << 20  # of a raw tensor, read at once
@@ -59,15 +59,15 @@ class Finding:
 class Surveyed:
     """What is known of a tensor before it is encoded; of one that is kept raw, only what it was.
 
-    `digests` are the SHA-256 of the bytes of each of its parts, `modified` the time of the last change of
-    its file, in nanoseconds, before it was read; `codebooks` and `errors` those
+    `digests` are the SHA-256 of the bytes of each of its parts, `stamp` what `stamp_of`
+    gave for its file before it was read; `codebooks` and `errors` those
     of each depth: the 27 steps, and the squared error to expect, relative to `energy`, that of the
     weights. Errors and energy are estimates, and only there where they were asked for. `finding` is what
     was found out where a matrix was to be packed again.
     """
 
     digests: tuple[str, ...]
-    modified: int
+    stamp: str
     group_size: int = 0
     largest: float = 0.0
     codebooks: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Surveyed:
         """As the bytes that `from_json` takes; floats are exact in hexadecimal."""
         fields = {
             "digests": self.digests,
-            "modified": self.modified,
+            "stamp": self.stamp,
             "largest": self.largest.hex(),
             "codebooks": {
                 depth: steps.astype("<f4").tobytes().hex() for depth, steps in self.codebooks.items()
@@ -97,7 +97,7 @@ class Surveyed:
         fields = json.loads(data)
         return cls(
             tuple(fields["digests"]),
-            fields["modified"],
+            fields["stamp"],
             fields["group size"],
             float.fromhex(fields["largest"]),
             {int(d): np.frombuffer(bytes.fromhex(text), "<f4") for d, text in fields["codebooks"].items()},
@@ -122,23 +122,21 @@ def parts(tensor: SourceTensor, group_size: int) -> Iterator[tuple[int, int]]:
 
 def survey_raw(tensor: SourceTensor) -> Surveyed:
     """Read a tensor that is kept raw, for its digest. Raises TritError (RAW-2) for booleans that are none."""
-    modified, digest = os.stat(tensor.path).st_mtime_ns, sha256()
+    stamp, digest = stamp_of(tensor.path), sha256()
     entry = RawEntry(tensor.name, tensor.dtype, tensor.shape)
     with naming(tensor):
         for rows in bands(tensor):
             check_raw(rows, entry)
             digest.update(byte_view(rows))
-    return Surveyed((digest.hexdigest(),), modified)
+    return Surveyed((digest.hexdigest(),), stamp)
 
 
 def bands(tensor: SourceTensor) -> Iterator[npt.NDArray[Any]]:
-    """All of a tensor, some rows at a time."""
-    if 0 in tensor.shape:
-        return
-    rows, columns = rows_of(tensor), tensor.shape[-1] if tensor.shape else 1
-    step = max(1, BAND_ELEMENTS // columns)
-    for start in range(0, rows, step):
-        yield read_rows(tensor, start, min(start + step, rows))
+    """All of a tensor, some elements at a time: a row may be long."""
+    count = math.prod(tensor.shape)
+    flat = replace(tensor, shape=(count, 1))
+    for start in range(0, count, BAND_ELEMENTS):
+        yield read_rows(flat, start, min(start + BAND_ELEMENTS, count))
 
 
 class HashingReader:
@@ -231,7 +229,7 @@ class Recipe:
 
         Raises TritError with file and tensor where a weight is NaN or infinite.
         """
-        modified = os.stat(tensor.path).st_mtime_ns
+        stamp = stamp_of(tensor.path)
         weights = weights_of(tensor, self.group_size)
         hashed = HashingReader(tensor, weights)
         with naming(tensor):
@@ -242,7 +240,7 @@ class Recipe:
             form = weights.form(depth, codebook)
             errors[depth], energy = weights.estimate(found, form, self.method, self.nested)
         size = self.group_size
-        return Surveyed(tuple(hashed.digests), modified, size, found.largest, codebooks, errors, energy)
+        return Surveyed(tuple(hashed.digests), stamp, size, found.largest, codebooks, errors, energy)
 
     def encode(self, part: Part, measure: bool) -> list[bytes]:
         """Planes of every form, as `Work.encode` has it."""

@@ -108,6 +108,18 @@ def run_all(
             future.cancel()
 
 
+def announced(
+    tasks: Iterable[Task[Key, Result]], announce: Callable[[Task[Key, Result]], None]
+) -> Iterator[Task[Key, Result]]:
+    """*tasks*, each announced before the one that comes before it is given: what it reads may be fetched."""
+    before: list[Task[Key, Result]] = []
+    for task in tasks:
+        announce(task)
+        yield from before
+        before = [task]
+    yield from before
+
+
 def _end_with_parent() -> None:
     """In a worker: end when the process that made it does, even where that was killed."""
     parent = multiprocessing.parent_process()
