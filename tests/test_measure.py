@@ -134,6 +134,20 @@ def test_tensors_of_all_shards_are_in_the_order_of_their_names(tmp_path: Path) -
     assert names == sorted(told) == sorted(set(told))
 
 
+def test_a_source_that_lacks_a_tensor_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+    """Also where it is the last one of a large model."""
+    for name, data in sound({FIRST: shard("a", "b"), SECOND: shard("c")}).items():
+        (tmp_path / name).write_bytes(data)
+    told: list[str] = []
+    with open_model(tmp_path) as opened:
+        shapes = {entry.name: entry.shape for entry in opened.entries() if entry.name != "c"}
+        lacking = {name: floats(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
+        source = ModelSource(write_model(tmp_path / "lacking", lacking))
+        with pytest.raises(TritError, match="the source has no tensor 'c'"):
+            look(opened, source, progress=lambda name, _: told.append(name))
+    assert told == []
+
+
 NAMES = ["h.10.w", "h.9.w", "h.9.w.2.b", "model.h.0.w", "norm.w", "w10.x", "3.w"]
 
 

@@ -150,6 +150,10 @@ def look(
     a tensor or has it in another shape, and for damage to what is read.
     """
     sources = {tensor.name: tensor for tensor in source.tensors} if source else {}
+    if source:  # all of them, before weights are read
+        for entry in model.entries():
+            if isinstance(entry, TritEntry):
+                _measure(entry, sources, source.path)
     found = []
     for shard in model.shards:
         with model.shard(shard) as file:

@@ -234,7 +234,7 @@ def _shard(path: Path) -> Shard:
     """A file, its header read and judged."""
     file = Source(path)
     try:
-        _judge(path)
+        _judge(file)
         length = int.from_bytes(file.read(LENGTH_SIZE, 0), "little")
         header = file.read(length, LENGTH_SIZE)
         tensors, metadata = _directory(path, header)
@@ -264,9 +264,24 @@ def _directory(path: Path, header: bytes) -> tuple[tuple[SourceTensor, ...], dic
     return tuple(sorted(tensors, key=lambda tensor: tensor.offset)), metadata
 
 
-def _judge(path: Path) -> None:
+def _judge(file: Source) -> None:
     try:
-        with safetensors.safe_open(path, "numpy"):
+        with safetensors.safe_open(file.path, "numpy"):
             pass
     except safetensors.SafetensorError as error:
-        raise TritError(f"not a valid safetensors file: {error}", where=str(path)) from None
+        message = f"not a valid safetensors file: {error}{_cut_off(file)}"
+        raise TritError(message, where=str(file.path)) from None
+
+
+def _cut_off(file: Source) -> str:
+    """In words, the first tensor that lies beyond the end of a *file*, as far as its header says so."""
+    length = int.from_bytes(file.read(min(LENGTH_SIZE, file.length), 0), "little")
+    if length > file.length - LENGTH_SIZE:
+        return ""
+    with contextlib.suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        entries = json.loads(file.read(length, LENGTH_SIZE))
+        ends = {name: entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"}
+        beyond = [name for name, end in ends.items() if LENGTH_SIZE + length + end > file.length]
+        if beyond:
+            return f"; the file ends before tensor {min(beyond, key=ends.__getitem__)[:80]!a} does"
+    return ""
