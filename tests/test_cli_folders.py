@@ -91,7 +91,8 @@ def test_statuses(tritcodec: Command, folder: Path, tmp_path: Path) -> None:
     status, out, err = tritcodec("verify", tmp_path, folder)
     assert status == 2
     assert out.startswith(f"{folder / INDEX_NAME}: invalid\n  IDX-6: the key metadata is missing\n")
-    assert err == f"tritcodec: {tmp_path / 'model.trit'}: No such file or directory\n"
+    neither = f"neither model.trit nor {INDEX_NAME} in the folder"
+    assert err == f"tritcodec: {tmp_path}: {neither}; there are packed models within: {folder.name}\n"
 
 
 def test_json_is_one_object_a_folder(tritcodec: Command, folder: Path) -> None:
