@@ -56,3 +56,40 @@ def test_no_section_is_empty_or_unfinished() -> None:
     """Every heading has text, and no placeholder in capitals is left."""
     assert not re.search(r"^## .*\n+(?=## |\Z)", README, re.MULTILINE)
     assert not re.search(r"^[A-Z]{4,}$", README, re.MULTILINE)
+
+
+SPEED = {  # rows of the README's table, and those of the benchmark page that they are of
+    "`pack`, `unpack` of one plane": ["pack, one plane", "unpack, one plane"],
+    "`dequantize` to float32, depth 1 / 2 / 3 / 4": [
+        f"dequantize F32, depth {depth}" for depth in range(1, 5)
+    ],
+    "`dequantize`, depth 1, new array": ["dequantize, depth 1, new array"],
+    "`quantize`, codebook fitted, depth 1 / 2 / 3 / 4": [f"quantize optimal, depth {d}" for d in range(1, 5)],
+    "`repack`, from file to file, FP16, depth 1 / 2 / 3 / 4": [
+        f"repack, depth {depth}" for depth in range(1, 5)
+    ],
+    "`matmul` of 1 / 8 / 32 / 256 rows, weights ready in float64": [
+        f"matmul core, {rows} x 4096 x 4096" for rows in (1, 8, 32, 256)
+    ],
+    "`matmul` of 32 / 256 rows, from packed weights": [
+        f"matmul of a trit tensor, {rows} x 4096 x 4096" for rows in (32, 256)
+    ],
+    "`matmul`, all zeros / ties / cancelling": [
+        f"matmul, all {what}, 8 x 1024 x 1024" for what in ("zeros", "ties", "cancelling")
+    ],
+    "`verify_file` of 14 MB": ["verify_file, depth 4"],
+}
+
+
+def test_speed_is_that_of_the_benchmark_page() -> None:
+    """Every ratio of the table stands there, with the same digits or more; the table has no other row."""
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    ratios = dict(re.findall(r"^\| (.+?) \| .+? \| (\d+\.\d+) \| .+? \|.*\|$", page, re.MULTILINE))
+    table = README[README.index("| what | reference | ratio of time |") :].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert {row[0] for row in rows} == SPEED.keys()
+    for what, _, said in rows:
+        numbers = re.findall(r"\d+(?:\.\d+)?", said.split(":")[0])
+        for number, name in zip(numbers, SPEED[what], strict=True):
+            places = len(number.partition(".")[2])
+            assert f"{float(ratios[name]):.{places}f}" == number, name
