@@ -44,8 +44,8 @@ digest, byte and code, and safetensors has none. gguf-py decodes in NumPy, too, 
 The header is parsed by this package's own strict reader, in Python: one value after the other.""",
     "model": """\
 Two workers share their two CPUs with the process that writes what they pack, and a second goes on starting.
-With 1,000 million weights they took 0.54 of the time of one in a quiet hour, and up to 0.63 while other
-machines used the same host: `python tools/bench_model.py --only workers --weights 1e9`.""",
+With 1,000 million weights they took 0.55 of the time of one, and up to 0.63 while other machines used
+the host much: `python tools/bench_model.py --only workers --weights 1e9`.""",
     "verify": """\
 Verification hashes every byte, and looks at each once more, for those that are no five trits.""",
     "matmul": """\
