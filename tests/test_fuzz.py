@@ -103,10 +103,9 @@ def test_what_is_planted_is_found(
     assert fuzz.main([target, "--input", again[2]]) == 0  # without the defect
 
 
-@pytest.mark.parametrize("value", [b"\x90", b"\xa0"])
-def test_a_header_of_a_million_values_is_within_the_budget(value: bytes, tmp_path: Path) -> None:
-    """What was slow once, and is rare in a stream: a megabyte of empty lists, or of empty strings."""
-    (tmp_path / "long").write_bytes(hostile.long_header(value, 1 << 20))
+def test_a_header_of_a_million_values_is_within_the_budget(tmp_path: Path) -> None:
+    """What was slow once, and is rare in a stream: a megabyte of empty strings, the slowest of them."""
+    (tmp_path / "long").write_bytes(hostile.long_header(b"\xa0", 1 << 20))
     assert fuzz.main(["header", "--input", str(tmp_path / "long")]) == 0
 
 
