@@ -139,7 +139,7 @@ def test_the_configuration_has_the_dtype_that_was_asked_for(folder: Path, tmp_pa
     after = json.loads((tmp_path / "out" / "config.json").read_text())
     parts = {"text_config": {"torch_dtype": "float32", "n": 1}, "cache": {"dtype": "auto"}}
     assert after == {"dtype": "float32", **parts}
-    for other in ('{"hidden_size":20}', "no JSON"):
+    for other in ('{"hidden_size":20}', "no JSON", "[" * 100_000, '{"a":' * 900 + "1" + "}" * 900):
         (folder / "config.json").write_text(other)
         shutil.rmtree(tmp_path / "out")
         dequantize_model(folder, tmp_path / "out", dtype="F32")

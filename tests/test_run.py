@@ -525,14 +525,17 @@ def test_all_that_is_read_is_announced(
     """The system is told to read every tensor for the survey, and every part of a matrix to be encoded."""
     told: set[tuple[int, int]] = set()
     monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, size, _advice: told.add((offset, size)))
-    convert(sharded, tmp_path / "out", CONFIGS)
-    made = job(sharded, CONFIGS)
-    for tensor in made.source.tensors:
-        size = read_tensor(tensor).nbytes
-        assert (tensor.offset, size) in told
-        row = size // math.prod(tensor.shape[:-1])
-        for start, stop in parts(tensor, made.work.group_size) if tensor in made.matrices else ():
-            assert (tensor.offset + start * row, (stop - start) * row) in told
+    small = {"one": Stored("F32", (), bytes(4)), "none": Stored("F32", (0, 3), b""), "bias": weights(7)}
+    for source in (sharded, write_shards(tmp_path / "small", [small])):
+        convert(source, tmp_path / f"{source.name} out", CONFIGS)
+        made = job(source, CONFIGS)
+        for tensor in made.source.tensors:
+            size = read_tensor(tensor).nbytes
+            assert (tensor.offset, size) in told or not size
+            for start, stop in parts(tensor, made.work.group_size) if tensor in made.matrices else ():
+                row = size // math.prod(tensor.shape[:-1])
+                assert (tensor.offset + start * row, (stop - start) * row) in told
+    assert all(size for _, size in told)  # 0 would be the rest of the file
 
 
 @posix

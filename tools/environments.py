@@ -128,7 +128,12 @@ def here(versions: dict[str, str]) -> Iterator[Row]:
                     yield Row(platform.machine(), version, numpy or "the newest", "", str(failure))
                     continue
                 row = ask("", interpreter)
-                yield row if row.cases else row._replace(python=version, numpy=numpy)
+                if not row.cases:
+                    yield row._replace(
+                        machine=platform.machine(), python=version, numpy=numpy or "the newest"
+                    )
+                    continue
+                yield row
                 if version == HERE:
                     yield from variants(interpreter)
 

@@ -42,7 +42,8 @@ def dequantize_model(
 
     There is a file for each shard, and an index, or `model.safetensors` alone, as in
     *source*. Trit tensors get the *dtype* "F32", "F16" or "BF16", or each its own, and are cut to
-    *depth* where that is given; raw ones stay as they are. Memory is for a few million
+    *depth* where that is given; raw ones stay as they are. A *dtype* is put into `config.json`, too, where
+    that has one. Memory is for a few million
     weights. The folder appears when it is complete. Raises TritError for damaged files or where
     *target* exists.
     """
@@ -97,9 +98,10 @@ def _put_dtype(path: Path, dtype: str) -> None:
     """Let the configuration of the model say what dtype its weights have: stock loaders cast them to that."""
     try:
         config = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):  # none, or none that a loader would read
+        found = _replace_dtype(config, TORCH_DTYPES[dtype])
+    except (FileNotFoundError, ValueError, RecursionError):  # none, or none that a loader would read
         return
-    if _replace_dtype(config, TORCH_DTYPES[dtype]):
+    if found:
         path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 

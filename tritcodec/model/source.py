@@ -91,10 +91,12 @@ def will_read(tensor: SourceTensor, start: int = 0, stop: int | None = None) -> 
     """Let the system read rows [start, stop) of *tensor* from disk meanwhile, where it takes such advice."""
     if not hasattr(os, "posix_fadvise"):
         return
-    row = tensor.shape[-1] * RAW_DTYPES[tensor.dtype].itemsize if tensor.shape else 0
-    count = (rows_of(tensor) if stop is None else stop) - start
+    row = math.prod(tensor.shape[-1:]) * RAW_DTYPES[tensor.dtype].itemsize
+    size = ((rows_of(tensor) if stop is None else stop) - start) * row
+    if not size:  # which would stand for all that follows in the file
+        return
     with contextlib.suppress(OSError), open(tensor.path, "rb", buffering=0) as file:  # reading says why
-        os.posix_fadvise(file.fileno(), tensor.offset + start * row, count * row, os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(file.fileno(), tensor.offset + start * row, size, os.POSIX_FADV_WILLNEED)
 
 
 def read_rows(tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
