@@ -45,6 +45,7 @@ from tritcodec.cli import main
 from tritcodec.encode import quantize
 from tritcodec.header import Preamble, RawEntry, encode_header, encode_preamble
 from tritcodec.model.spool import STATE
+from tritcodec.model.workers import workers
 
 COMMANDS = ["quantize", "dequantize", "repack", "truncate", "inspect", "verify"]
 ALL_CONFIGS = ("--configs", ",".join(CONFIGS))
@@ -421,6 +422,13 @@ WRONG_USAGE = [
     "quantize model x --target-bpw nan",
     "quantize model x --target-bpw 0",
     "quantize model x --target-bpw many",
+    "quantize '' x",
+    "quantize model ''",
+    "repack model ''",
+    "dequantize '' x",
+    "truncate good.trit '' --depth 1",
+    "inspect good.trit --against ''",
+    "verify ''",
     "quantize model x --group-size many",
     "quantize model x --method best",
     "quantize model x --keep",
@@ -1062,6 +1070,22 @@ def interrupted(*arguments):
 tasks.read_rows = interrupted
 sys.exit(main(sys.argv[2:]))
 """
+
+
+@pytest.mark.parametrize(("typed", "made"), [([], []), (["--workers", "1"], []), (["--workers", "2"], [2])])
+def test_workers_that_are_typed_are_made(
+    tritcodec: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str], made: list[int]
+) -> None:
+    """A small model has one, and no process for it, unless it was asked for more."""
+    counts: list[int] = []
+
+    def counted(count: int = 1, dask: str | None = None) -> Any:
+        counts.append(count)
+        return workers(1, dask)
+
+    monkeypatch.setattr("tritcodec.cli.workers", counted)
+    assert tritcodec("quantize", MINILM, tmp_path / "out", *typed).status == 0
+    assert [count for count in counts if count > 1] == made
 
 
 def test_a_rate_is_of_this_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -435,7 +435,7 @@ if __name__ == "__main__":
 
 
 @posix
-@pytest.mark.parametrize("moment", ["0.1", "0.3", "at work"])
+@pytest.mark.parametrize("moment", ["0.1", "0.3", "0.6", "0.9", "at work"])
 def test_an_interrupt_of_all_processes_is_one_line(tmp_path: Path, moment: str) -> None:
     """Ctrl-C goes to the workers, too: seconds after the start, and at work, they end without a word."""
     script = tmp_path / "interrupted.py"
@@ -506,6 +506,19 @@ def test_a_source_of_other_sizes_is_refused(sharded: Path, tmp_path: Path) -> No
     (sharded / INDEX).write_text(json.dumps(index))
     with pytest.raises(TritError, match=rf"source {THIRD} bytes was \d+, is \d+"):
         convert(sharded, tmp_path / "out", CONFIGS)
+
+
+@pytest.mark.parametrize("shape", [(100,), (1, 100), (100, 1), (5, 20), ()])
+def test_a_raw_tensor_is_read_by_elements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    """However long its rows are, little of it is in memory, and nothing is left out."""
+    monkeypatch.setattr(tasks, "BAND_ELEMENTS", 8)
+    data = bytes(range(math.prod(shape)))
+    [tensor] = ModelSource(write_model(tmp_path / "model", {"w": Stored("U8", shape, data)})).tensors
+    read = list(tasks.bands(tensor))
+    assert max(band.size for band in read) <= 8
+    assert b"".join(band.tobytes() for band in read) == data
 
 
 def test_a_task_is_announced_before_the_one_before_is_given() -> None:

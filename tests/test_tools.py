@@ -24,6 +24,7 @@ MINILM = ROOT / "fixtures" / "minilm"
 sys.path.insert(0, str(ROOT / "tools"))  # commands, which stand in no package
 
 import crosscheck  # noqa: E402  # as above
+import environments  # noqa: E402  # as above
 import fuzz_diff  # noqa: E402  # as above
 
 
@@ -47,6 +48,31 @@ def test_the_bits_do_not_depend_on_cpu_dispatch() -> None:
     features = tool("crosscheck", "--features").stdout.strip()
     done = tool("crosscheck", NPY_DISABLE_CPU_FEATURES=features)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("crashes", "status"), [(False, 0), (True, 1)])
+def test_an_environment_that_crashes_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], crashes: bool, status: int
+) -> None:
+    """Where the corpus does not come to its end, that is no success; what cannot be had is only said."""
+    good = {"machine": "m", "byteorder": "little", "python": "3", "numpy": "2", "total": "0" * 64}
+    said = json.dumps({**good, "cases": 1, "wrong": [], "blas": None})
+    number = 0
+
+    def command(*words: object, **_: str) -> str:  # the first NumPy fails, as pip or in the corpus
+        nonlocal number
+        corpus = environments.CROSSCHECK in words
+        number += "pip" in words
+        if number == 1 and ("pip" in words or corpus) and corpus == crashes:
+            raise environments.Failed("the last line")
+        return said
+
+    monkeypatch.setattr(environments, "command", command)
+    monkeypatch.setattr(environments, "variants", lambda _: iter(()))
+    assert environments.main(["--pythons", environments.HERE, "--machines", ""]) == status
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.endswith(f"| 1.26.* |  | {'crashed' if crashes else 'not run'}: the last line")
+    assert last.endswith("1 crashed, 0 not run" if crashes else "0 crashed, 1 not run")
 
 
 def test_the_table_of_environments_is_of_these_digests() -> None:

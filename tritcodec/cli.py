@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().parse_args(argv, arguments)
         status: int = arguments.run(arguments)
         if sys.stdout:  # None where the process was started without one
-            _flush()
+            sys.stdout.flush()
         return status
     except BrokenPipeError:  # whoever read our output has gone, and with it what we had to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -134,14 +134,6 @@ def _let_sigterm_interrupt() -> None:
     main_thread = threading.current_thread() is threading.main_thread()
     if main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, terminate)
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        error.filename = "standard output"
-        raise
 
 
 def _complain(message: str, arguments: argparse.Namespace | None = None) -> None:
