@@ -13,6 +13,7 @@ CODES = 27
 CODE_TRITS = 3  # 27 = 3^3: a code is three trits
 FREE_BITS = 6  # low significand bits that are zero: 24 - 6 = 18 significant bits
 CODEBOOK_BYTES = CODES * 4
+LEAST_NORMAL, INFINITY = 0x0080_0000, 0x7F80_0000  # bits of binary32
 
 F32 = npt.NDArray[np.float32]
 
@@ -44,14 +45,16 @@ def check_codebook(codebook: npt.ArrayLike, depth: int, shift: int, dtype: str) 
     if steps.shape != (CODES,) or steps.dtype != np.float32:
         message = f"a codebook is {CODES} float32 steps, not {steps.dtype} {steps.shape}"
         raise TritError(message, clause="CB-1")
-    bits = steps.view(np.uint32)
-    # "Every step MUST be positive, normal and finite."  (a float's bits, read as an integer, order like it)
-    lowest, infinity = 0x0080_0000, 0x7F80_0000
-    _refuse(steps, (bits < lowest) | (bits >= infinity), "is not a positive normal number", "CB-2")
+    bits = steps.view(np.uint32).tolist()  # so few are looked at faster in Python, and order as floats do
+    # "Every step MUST be positive, normal and finite."
+    wrong = [i for i, b in enumerate(bits) if not LEAST_NORMAL <= b < INFINITY]
+    _refuse(steps, wrong, "is not a positive normal number", "CB-2")
     # "The steps MUST be strictly increasing."
-    _refuse(steps[1:], bits[1:] <= bits[:-1], "is not above the step before it", "CB-3", first=1)
+    wrong = [i for i in range(1, CODES) if bits[i] <= bits[i - 1]]
+    _refuse(steps, wrong, "is not above the step before it", "CB-3")
     # "The low six bits of every step's significand MUST be zero."
-    _refuse(steps, bits % (1 << FREE_BITS) != 0, "has more than 18 significant bits", "CB-4")
+    wrong = [i for i, b in enumerate(bits) if b % (1 << FREE_BITS)]
+    _refuse(steps, wrong, "has more than 18 significant bits", "CB-4")
     # "The largest value, step[26] * 3^shift * H, rounded to the tensor's dtype, MUST be finite."
     largest = float(steps[-1]) * BASE**shift * largest_level(depth)  # 24 bits: exact in binary64
     if largest >= OVERFLOW[dtype]:
@@ -72,7 +75,7 @@ def check_codes(codes: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     return codes
 
 
-def _refuse(steps: F32, wrong: npt.NDArray[np.bool_], message: str, clause: str, first: int = 0) -> None:
-    if wrong.any():
-        at = int(wrong.argmax())
-        raise TritError(f"step {first + at} of the codebook, {steps[at]!s}, {message}", clause=clause)
+def _refuse(steps: F32, wrong: list[int], message: str, clause: str) -> None:
+    if wrong:
+        at = wrong[0]
+        raise TritError(f"step {at} of the codebook, {steps[at]!s}, {message}", clause=clause)
