@@ -935,17 +935,19 @@ def test_a_closed_stream_changes_no_verdict(shelf: Path, stream: str) -> None:
 
 @posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
-def test_output_that_cannot_be_written_is_an_error(shelf: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_an_error(shelf: Path, unbuffered: str) -> None:
     """A full disk behind stdout is one line and status 2, not silence."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "tritcodec.cli", "verify", str(shelf / "good.trit")],
             stdout=full,
             stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
             text=True,
             check=False,
         )
-    assert_error(Run(done.returncode, "", done.stderr), "No space left on device")
+    assert_error(Run(done.returncode, "", done.stderr), "standard output: No space left on device")
 
 
 # Full disks and kills, for real

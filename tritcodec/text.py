@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -189,9 +191,19 @@ def _report_fields(report: Report) -> dict[str, Any]:
     return asdict(report) | {"verdict": report.verdict}
 
 
+def show(text: str) -> None:
+    """Print *text*, now; an OSError names standard output."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it ends
+        error.filename = "standard output"
+        raise
+
+
 def say(line: str) -> None:
     """Print one line, whatever a path in it holds."""
-    print(line.translate(CONTROLS))
+    show(line.translate(CONTROLS))
 
 
 def one_line(error: Exception) -> str:
