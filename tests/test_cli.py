@@ -898,27 +898,32 @@ def test_names_in_an_encoding_that_lacks_them(tmp_path: Path) -> None:
     assert run.err.isascii()
 
 
-def with_closed_pipe(*arguments: object) -> Run:
+def with_closed_pipe(unbuffered: str, *arguments: object) -> Run:
     """The command, writing to a pipe that nobody reads."""
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "tritcodec.cli", *map(str, arguments)]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, env=environment, text=True, check=False, timeout=60
+    )
     os.close(writer)
     return Run(done.returncode, "", done.stderr)
 
 
 @posix
-def test_a_closed_pipe_is_no_error(made: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_no_error(made: Path, unbuffered: str) -> None:
     """`tritcodec inspect … | head -1` prints no traceback."""
     for arguments in (["inspect", made / "uniform-d1"], ["--help"]):
-        assert with_closed_pipe(*arguments).err == ""
+        assert with_closed_pipe(unbuffered, *arguments).err == ""
 
 
 @posix
-def test_a_closed_pipe_makes_no_bad_file_good(shelf: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_makes_no_bad_file_good(shelf: Path, unbuffered: str) -> None:
     """`set -o pipefail; tritcodec verify … | grep -q valid` must not succeed on an invalid file."""
-    run = with_closed_pipe("verify", shelf / "damaged.trit")
+    run = with_closed_pipe(unbuffered, "verify", shelf / "damaged.trit")
     assert run.err == ""
     assert run.status != 0
 
@@ -936,11 +941,15 @@ def test_a_closed_stream_changes_no_verdict(shelf: Path, stream: str) -> None:
 @posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_cannot_be_written_is_an_error(shelf: Path, unbuffered: str) -> None:
+@pytest.mark.parametrize("arguments", [["verify", "good.trit"], ["--help"]])
+def test_output_that_cannot_be_written_is_an_error(
+    shelf: Path, arguments: list[str], unbuffered: str
+) -> None:
     """A full disk behind stdout is one line and status 2, not silence."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "tritcodec.cli", "verify", str(shelf / "good.trit")],
+            [sys.executable, "-m", "tritcodec.cli", *arguments],
+            cwd=shelf,
             stdout=full,
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONUNBUFFERED": unbuffered},

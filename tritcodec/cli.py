@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace()
     try:
         _let_sigterm_interrupt()
-        parser().parse_args(argv, arguments)
+        _parse(argv, arguments)
         return COMMANDS[arguments.command](arguments)
     except BrokenPipeError:  # whoever read our output has gone, and with it what we had to say
         return EXIT_USAGE
@@ -85,6 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:  # a crash of ours: its status must not be that of an invalid file
         traceback.print_exc()
         return EXIT_CRASH
+
+
+def _parse(argv: Sequence[str] | None, arguments: argparse.Namespace) -> None:
+    try:
+        parser().parse_args(argv, arguments)
+    except SystemExit:
+        show("", end="")  # --help may have printed to a full disk, or to nobody
+        raise
 
 
 class Terminated(KeyboardInterrupt):

@@ -191,10 +191,10 @@ def _report_fields(report: Report) -> dict[str, Any]:
     return asdict(report) | {"verdict": report.verdict}
 
 
-def show(text: str) -> None:
-    """Print *text*, now; an OSError names standard output."""
+def show(text: str, end: str = "\n") -> None:
+    """Print *text*, now, after what has been printed; an OSError names standard output."""
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it ends
         error.filename = "standard output"
