@@ -921,6 +921,15 @@ def test_a_closed_pipe_is_no_error(made: Path, unbuffered: str) -> None:
 
 @posix
 @pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_page_is_written_whoever_reads_the_table(made: Path, tmp_path: Path, unbuffered: str) -> None:
+    """`tritcodec inspect --html PAGE … | head -1` writes the page."""
+    page = tmp_path / "page.html"
+    assert with_closed_pipe(unbuffered, "inspect", made / "uniform-d1", "--html", page).err == ""
+    assert page.read_text(encoding="utf-8").endswith("</html>\n")
+
+
+@posix
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_closed_pipe_makes_no_bad_file_good(shelf: Path, unbuffered: str) -> None:
     """`set -o pipefail; tritcodec verify … | grep -q valid` must not succeed on an invalid file."""
     run = with_closed_pipe(unbuffered, "verify", shelf / "damaged.trit")
@@ -939,24 +948,30 @@ def test_a_closed_stream_changes_no_verdict(shelf: Path, stream: str) -> None:
 
 
 @posix
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", [["verify", "good.trit"], ["--help"]])
+@pytest.mark.parametrize("arguments", [["verify", "good.trit"], ["--help"], ["--version"]])
 def test_output_that_cannot_be_written_is_an_error(
-    shelf: Path, arguments: list[str], unbuffered: str
+    shelf: Path, tmp_path: Path, arguments: list[str], unbuffered: str
 ) -> None:
     """A full disk behind stdout is one line and status 2, not silence."""
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "tritcodec.cli", *arguments],
-            cwd=shelf,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
-            text=True,
-            check=False,
-        )
-    assert_error(Run(done.returncode, "", done.stderr), "standard output: No space left on device")
+    script = 'ulimit -f 0; exec "$0" -m tritcodec.cli "$@" > "$OUT"'
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered, "OUT": str(tmp_path / "log")}
+    run = ended(["sh", "-c", script, sys.executable, *arguments], cwd=shelf, env=environment)
+    assert_error(run, "standard output: File too large")
+
+
+@posix
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["verify", "missing.trit"], ["inspect", "missing.trit"]])
+def test_complaints_that_nobody_can_read_are_dropped(
+    shelf: Path, tmp_path: Path, arguments: list[str], unbuffered: str
+) -> None:
+    """Where standard error is full or closed the status says it alone; no line strays into the output."""
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered, "OUT": str(tmp_path / "log")}
+    for closing in ("2>&-", '2> "$OUT"', '> "$OUT" 2>&1'):
+        script = f'ulimit -f 0; exec "$0" -m tritcodec.cli "$@" {closing}'
+        run = ended(["sh", "-c", script, sys.executable, *arguments], cwd=shelf, env=environment)
+        assert (run.status, run.out, run.err) == (2, "", "")
 
 
 # Full disks and kills, for real

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .encode import METHODS
 from .header import MAJOR, MINOR
 from .model.plan import KNOWN, REPACKED
 from .tensor import GROUP_SIZE
+from .text import complain, show
 from .version import __version__
+
+Command = Callable[[argparse.Namespace], int]  # gives the exit status
 
 SOURCE_HELP = "a folder with model.safetensors or with shards and their index, or a safetensors file"
 MODEL_HELP = "a .trit file, or a folder with model.trit or with shards and their index"
@@ -46,9 +52,16 @@ unreadable file, 3 an unsupported version or an unknown flag (and none invalid)"
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """What the command line takes: `command`, the name of one, and its arguments."""
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Prints as the commands do: that help could not be written is an error, too."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (show if file is sys.stdout else complain)(message, end="")
+
+
+def make_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
+    """The parser of the command line, each of whose *commands* gives `run`, and its other arguments."""
+    parser = _Parser(
         prog="tritcodec",
         description="Pack balanced-ternary quantised weights into .trit files, and back.",
         epilog=FIRST_STEPS,
@@ -56,28 +69,19 @@ def parser() -> argparse.ArgumentParser:
     )
     about = f"%(prog)s {__version__}, format {MAJOR}.{MINOR}"
     parser.add_argument("--version", action="version", version=about)
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    _add_quantize(_command(commands, "quantize", "quantise a model folder or a safetensors file"))
-    _add_dequantize(_command(commands, "dequantize", "write a safetensors folder again"))
-    _add_repack(_command(commands, "repack", "pack a model that was dequantised, bit for bit"))
-    _add_truncate(_command(commands, "truncate", "cut a file to fewer trits a weight"))
-    _add_inspect(_command(commands, "inspect", "show what is in a file"))
-    _add_verify(_command(commands, "verify", "check every requirement on files"))
+    added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, run in commands.items():
+        summary, add = ARGUMENTS[name]
+        command = added.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        add(command)
     return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=EXAMPLES[name],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
@@ -254,3 +258,13 @@ def _positive(text: str) -> int:
 
 def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action:
     return parser.add_argument("--depth", type=int, choices=(1, 2, 3, 4), help=purpose)
+
+
+ARGUMENTS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], object]]] = {
+    "quantize": ("quantise a model folder or a safetensors file", _add_quantize),
+    "dequantize": ("write a safetensors folder again", _add_dequantize),
+    "repack": ("pack a model that was dequantised, bit for bit", _add_repack),
+    "truncate": ("cut a file to fewer trits a weight", _add_truncate),
+    "inspect": ("show what is in a file", _add_inspect),
+    "verify": ("check every requirement on files", _add_verify),
+}

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from .arguments import parser
+from .arguments import Command, make_parser
 from .encode import check_method
 from .errors import TritError
 from .model.export import dequantize_model, truncate_model
@@ -40,6 +40,7 @@ from .repack_report import REPACK_HEADER, repack_json, repack_reasons, repack_ro
 from .tensor import check_group_size
 from .text import (
     CONTROLS,
+    complain,
     format_of,
     inspect_table,
     model_json,
@@ -66,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace()
     try:
         _let_sigterm_interrupt()
-        _parse(argv, arguments)
-        return COMMANDS[arguments.command](arguments)
+        make_parser(COMMANDS).parse_args(argv, arguments)
+        status: int = arguments.run(arguments)
+        return status
     except BrokenPipeError:  # whoever read our output has gone, and with it what we had to say
         return EXIT_USAGE
     except TritError as error:
@@ -85,14 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:  # a crash of ours: its status must not be that of an invalid file
         traceback.print_exc()
         return EXIT_CRASH
-
-
-def _parse(argv: Sequence[str] | None, arguments: argparse.Namespace) -> None:
-    try:
-        parser().parse_args(argv, arguments)
-    except SystemExit:
-        show("", end="")  # --help may have printed to a full disk, or to nobody
-        raise
 
 
 class Terminated(KeyboardInterrupt):
@@ -113,7 +107,7 @@ def _complain(message: str, arguments: argparse.Namespace | None = None) -> None
     if arguments and "out" in arguments and os.path.isdir(Path(arguments.out, STATE)):  # never an error
         message += "; what is done is kept"
         message += "" if AGAIN in message else f": {AGAIN}"
-    print(f"tritcodec: {message}", file=sys.stderr)
+    complain(f"tritcodec: {message}")
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
@@ -200,15 +194,16 @@ def _truncate(arguments: argparse.Namespace) -> int:
 def _inspect(arguments: argparse.Namespace) -> int:
     source = ModelSource(arguments.against) if arguments.against else None
     page = new_file(arguments.html) if arguments.html else contextlib.nullcontext()
-    with open_model(arguments.src) as model, page as out:
+    with open_model(arguments.src) as model:
+        weights = sum(math.prod(entry.shape) for entry in model.entries())
+        with page as out, _progress(weights, "weight") as bar:
+            found = look(model, source, counts=bool(out), progress=_advance(bar))
+            if out:
+                out.write(report(model, found))
         say(f"{model.path}: {format_of(model)}{shards_of(model)}{model.size:,} bytes")
         show(f"identity {model.identity}")
         for key, value in model.metadata.items():
             show(f"{key}: {ascii(value[:200])[1:-1]}")
-        with _progress(sum(math.prod(entry.shape) for entry in model.entries()), "weight") as bar:
-            found = look(model, source, counts=bool(out), progress=_advance(bar))
-        if out:
-            out.write(report(model, found))
         show(f"\n{inspect_table(found)}")
     return 0
 
@@ -221,7 +216,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             with _progress(_bytes_to_verify(path), "B") as bar:
                 report = verify_model(path, bar.update)
         except (TritError, OSError) as error:
-            print(f"tritcodec: {one_line(error)}", file=sys.stderr)
+            complain(f"tritcodec: {one_line(error)}")
             statuses.add(EXIT_USAGE)
             continue
         show(model_json(path, report) if arguments.json else model_text(path, report))
@@ -250,7 +245,7 @@ def _advance(bar: tqdm[Any]) -> Callable[[str, int], None]:
     return advance
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+COMMANDS: dict[str, Command] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
     "repack": _repack,

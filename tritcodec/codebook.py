@@ -45,7 +45,7 @@ def check_codebook(codebook: npt.ArrayLike, depth: int, shift: int, dtype: str) 
     if steps.shape != (CODES,) or steps.dtype != np.float32:
         message = f"a codebook is {CODES} float32 steps, not {steps.dtype} {steps.shape}"
         raise TritError(message, clause="CB-1")
-    bits = steps.view(np.uint32).tolist()  # so few are looked at faster in Python, and order as floats do
+    bits = steps.view(np.uint32).tolist()  # they order like the floats; for 27, NumPy's calls cost more
     # "Every step MUST be positive, normal and finite."
     wrong = [i for i, b in enumerate(bits) if not LEAST_NORMAL <= b < INFINITY]
     _refuse(steps, wrong, "is not a positive normal number", "CB-2")

@@ -113,6 +113,7 @@ class Errors:
         self.a, self.depth, self.nested = a, depth, nested
         self.H = largest_level(depth)
         self.terms = aligned(a.shape)
+        self.k = aligned(a.shape) if nested else self.terms
         self.limit = np.full(a.shape[1], self.H, np.float32)  # a row: a scalar is slow in NumPy's minimum
         self.squares = a * a if depth == 1 else a
 
@@ -147,7 +148,7 @@ class Errors:
 
         s * (3^(depth-d) * k) is exact, for the factor stays within 40.
         """
-        t, k = self.terms, np.empty_like(self.terms)
+        t, k = self.terms, self.k
         self._levels(s, True, k)
         cost = np.zeros(k.shape[1], np.float32)
         for d in range(self.depth, 0, -1):
@@ -229,20 +230,22 @@ def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
         a, sizes = a * scale, sizes * scale
     errors = Errors(a, depth, nested)
     scaled = scale_steps(steps[:, None], scale)  # (27, 1) or (27, n)
-    highest = sizes.max()
+    largest = sizes.max()
     reach = scaled * np.float32(errors.H)
     # Where all a <= fl(s*(H + 1/4)), no quotient reaches H + 1/2.
-    limited = highest > scaled.min(axis=1) * np.float32(errors.H + 0.25)
+    limited = largest > scaled.min(axis=1) * np.float32(errors.H + 0.25)
     short = reach.max(axis=1) < sizes.min()
     weight = np.float32(9**depth if nested else 1)
     least = np.full(a.shape[1], np.inf, np.float32)
     age = np.zeros(a.shape[1], np.uint8)  # how many codes ago the least error was found
-    lowest = last = int(np.searchsorted(scaled.min(axis=1)[:-1], highest))
+    last = int(np.searchsorted(scaled.min(axis=1)[:-1], largest))
+    lowest = last  # of the codes tried
     for c in reversed(range(last + 1)):
         if short[c] and (np.square(sizes - reach[c]) * weight > least).all():
             break
         lowest = c
         E = errors(scaled[c], limited[c])
+        # "Of the 27 codes the one with the least E, the lowest of equals."
         age += np.uint8(1)
         age *= (least < E).view(np.uint8)
         _lesser(least, E)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .header import MAJOR, RAW_DTYPES, Entry, RawEntry
 from .model.measure import Distortion, Looked, Sums, by_layer
@@ -192,13 +192,28 @@ def _report_fields(report: Report) -> dict[str, Any]:
 
 
 def show(text: str, end: str = "\n") -> None:
-    """Print *text*, now, after what has been printed; an OSError names standard output."""
+    """Print *text*, now; an OSError names standard output."""
     try:
         print(text, end=end, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it ends
+        _let_go(sys.stdout)
         error.filename = "standard output"
         raise
+
+
+def complain(text: str, end: str = "\n") -> None:
+    """Print *text* to standard error, if there is one and it can be written."""
+    if sys.stderr is None:  # for which print would take standard output
+        return
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        _let_go(sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Write what is left in *stream* nowhere, or Python would fail again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say(line: str) -> None:
