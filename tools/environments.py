@@ -4,8 +4,10 @@
     pyenv's) with NumPy 1.26, 2.0 and the newest, as far as pip has them for each other;
   - in those of this Python, NumPy's dispatch reduced feature by feature, each kernel of OpenBLAS that the CPU
     can run, one and two threads, and `python -O`;
-  - other machines (--machines), whose Python comes from Debian (by debootstrap, unpacked and not installed)
-    and whose NumPy comes from pip, under QEMU's user-mode emulation. That takes root, and minutes.
+  - other machines (--machines), one of them big-endian, under QEMU's user-mode emulation, with Debian's
+    Python and NumPy (by debootstrap, unpacked and not installed) and with ml_dtypes, which Debian lacks,
+    built for them from its source; there all golden files and vectors, too. That takes root, cross compilers,
+    and a quarter of an hour.
 
 Prints a row for each, and with --write puts the table into docs/environments.md. The exit status is 0 if all
 digests that were to be computed are those in fixtures/crosscheck.json; what could not be had is said.
@@ -17,6 +19,8 @@ import argparse
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-CROSSCHECK = ROOT / "tools" / "crosscheck.py"
+CROSSCHECK, CONFORM, TESTEE = (ROOT / "tools" / f"{name}.py" for name in ("crosscheck", "conform", "testee"))
 PAGE = ROOT / "docs" / "environments.md"
 NUMPYS = ("1.26.*", "2.0.*", "")  # the last: the newest there is
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -38,7 +42,7 @@ CORES = {  # of OpenBLAS, and what a CPU needs for them, as /proc/cpuinfo says i
     "Zen": "avx2",
     "SkylakeX": "avx512f",
 }
-DEBIAN = "trixie"
+DEBIAN = "sid"  # of stable releases, mirrors may lack files for s390x
 MIRROR = "http://deb.debian.org/debian"
 MACHINES = {"arm64": ("aarch64", "64 bits, little-endian"), "s390x": ("s390x", "64 bits, big-endian")}
 BEGIN, END = "<!-- made by tools/environments.py -->\n", "<!-- end -->\n"
@@ -51,7 +55,7 @@ class Row(NamedTuple):
     python: str
     numpy: str
     what: str
-    result: str  # the digest of all cases, or why there is none
+    result: str  # the digest of all cases, what else came of them, or why there are none
     cases: int = 0
     wrong: tuple[str, ...] = ()
     crashed: bool = False  # the corpus was begun, and did not come to its end
@@ -60,7 +64,7 @@ class Row(NamedTuple):
     def cells(self) -> list[str]:
         """The row as it is printed."""
         why = "crashed" if self.crashed else "not run"
-        verdict = f"`{self.result[:16]}`" if self.cases else f"{why}: {self.result}"
+        verdict = self.result if self.cases else f"{why}: {self.result}"
         if self.wrong:
             verdict += f", {len(self.wrong)} of {self.cases} not as pinned"
         return [self.machine, self.python, self.numpy, self.what, verdict]
@@ -113,8 +117,8 @@ def ask(what: str, *words: object, **variables: str) -> Row:
     if "OpenBLAS" in what:
         what = f"OpenBLAS: {said['blas'] or 'none'}"
     machine = f"{said['machine']}, {said['byteorder']}-endian"
-    numbers = machine, said["python"], said["numpy"], what, said["total"], said["cases"], tuple(said["wrong"])
-    return Row(*numbers)
+    digest = f"`{said['total'][:16]}`"
+    return Row(machine, said["python"], said["numpy"], what, digest, said["cases"], tuple(said["wrong"]))
 
 
 def here(versions: dict[str, str]) -> Iterator[Row]:
@@ -159,43 +163,75 @@ def variants(interpreter: Path) -> Iterator[Row]:
 def emulated(name: str, folder: Path) -> Iterator[Row]:
     """Rows for a machine that is emulated."""
     arch, words = MACHINES[name]
+    words = f"{arch}, {words}"
     try:
-        words = f"{arch}, {words}"
-        python, libraries = unpacked(name, arch, folder)
+        python, variables = unpacked(name, arch, folder)
     except Failed as failure:
         yield Row(words, "", "", f"emulated, Python of Debian {DEBIAN}", str(failure))
         return
-    runner = [f"qemu-{arch}-static", "-L", folder / "root", "-E", f"PYTHONPATH={libraries}:{ROOT}"]
-    runner += ["-E", "PYTHONDONTWRITEBYTECODE=1", "-E", "OPENBLAS_NUM_THREADS=1"]
+    runner = [f"qemu-{arch}-static", "-L", folder]
+    runner += [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
     row = ask("emulated", *runner, python)
     if not row.cases:
         yield row._replace(machine=words)
         return
     yield row
-    features = command(*runner, python, CROSSCHECK, "--features").strip()
-    yield ask(f"emulated, without {features}", *runner, "-E", f"NPY_DISABLE_CPU_FEATURES={features}", python)
+    yield conform(row, [*runner, python, TESTEE])
+    if features := command(*runner, python, CROSSCHECK, "--features").strip():
+        yield ask(
+            f"emulated, without {features}", *runner, "-E", f"NPY_DISABLE_CPU_FEATURES={features}", python
+        )
 
 
-def unpacked(name: str, arch: str, folder: Path) -> tuple[Path, Path]:
-    """The interpreter of a machine, and the folder of its wheels; nothing has to run for that."""
-    tools = ("debootstrap", "dpkg-deb", f"qemu-{arch}-static")
-    if missing := [tool for tool in tools if not shutil.which(tool)]:
-        raise Failed(f"{', '.join(missing)} missing: apt-get install debootstrap qemu-user-static")
-    libraries = folder / "wheels"
-    tags = [f"manylinux_2_{n}_{arch}" for n in (28, 27, 17)] + [f"manylinux2014_{arch}"]
-    platforms = [word for tag in tags for word in ("--platform", tag)]
-    options = ["--only-binary=:all:", "--no-deps", "--python-version", "3.13", "--implementation", "cp"]
-    install = [sys.executable, "-m", "pip", "install", "-q", "--target", libraries, *options, *platforms]
+def conform(row: Row, testee: Sequence[object]) -> Row:
+    """The row of what *testee* makes of the golden files and vectors."""
+    row = row._replace(what=f"{row.what}, {CONFORM.name}")
+    options = ["--level", "2", "--folders", "--memory", "0", "--timeout", "120"]
     try:
-        command(*install, "numpy", "ml_dtypes", "msgpack")
+        said = command(sys.executable, CONFORM, *options, "--testee", shlex.join(map(str, testee)))
     except Failed as failure:
-        raise Failed(f"pip has no wheel for it ({failure})") from None
-    root = folder / "root"
-    only_unpacked = [f"--arch={name}", "--foreign", "--variant=minbase", "--include=python3"]
-    command("debootstrap", *only_unpacked, DEBIAN, root, MIRROR)
+        return row._replace(result=str(failure), cases=0, crashed=True)
+    cases = int(re.findall(r"^all +(\d+)", said, re.MULTILINE)[0])
+    return row._replace(result=f"{cases:,} cases, all as expected", cases=cases)
+
+
+def unpacked(name: str, arch: str, root: Path) -> tuple[Path, dict[str, str]]:
+    """The interpreter of a machine, unpacked into *root*, and its variables; nothing has to run for that."""
+    compiler = f"{arch}-linux-gnu-g++"
+    tools = ("debootstrap", "dpkg-deb", f"qemu-{arch}-static", compiler)
+    if missing := [tool for tool in tools if not shutil.which(tool)]:
+        packages = f"debootstrap qemu-user-static g++-{arch}-linux-gnu"
+        raise Failed(f"{', '.join(missing)} missing: apt-get install {packages}")
+    wanted = "python3,libpython3-dev,python3-numpy,python3-msgpack,libopenblas0-pthread"
+    options = [f"--arch={name}", "--foreign", "--variant=minbase", f"--include={wanted}"]
+    command("debootstrap", *options, DEBIAN, root, MIRROR)
     for package in sorted((root / "var" / "cache" / "apt" / "archives").glob("*.deb")):
         command("dpkg-deb", "-x", package, root)
-    return root / "usr" / "bin" / "python3.13", libraries
+    libraries = root / "usr" / "lib"
+    [python] = root.glob("usr/bin/python3.??")
+    [numpy] = libraries.glob("*/python3-numpy/numpy/_core/include")
+    [blas] = libraries.glob("*/openblas-pthread")
+    ml_dtypes = build_ml_dtypes(compiler, root, python.name, numpy)
+    paths = [ml_dtypes, libraries / "python3" / "dist-packages", ROOT]
+    variables = {"PYTHONPATH": ":".join(map(str, paths)), "LD_LIBRARY_PATH": str(blas)}
+    return python, variables | {"PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def build_ml_dtypes(compiler: str, root: Path, python: str, numpy: Path) -> Path:
+    """A folder in *root* with ml_dtypes, built for the *python* there and for NumPy's headers *numpy*."""
+    built, headers = root / "built", root / "usr" / "include"
+    download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=ml_dtypes"]
+    command(*download, "-d", built, "ml_dtypes")
+    [archive] = built.iterdir()
+    shutil.unpack_archive(archive, built)
+    [source] = built.glob("ml_dtypes-*/")
+    package = built / "ml_dtypes"
+    shutil.copytree(source / "ml_dtypes", package)
+    includes = [source, source / "third_party" / "eigen", numpy, headers / python]
+    options = ["-std=c++17", "-DEIGEN_MPL2_ONLY", "-ftrapping-math", "-O1", "-fPIC", "-shared"]
+    options += [*(f"-I{folder}" for folder in includes), f"-idirafter{headers}"]  # the compiler has a libc
+    command(compiler, *options, *(package / "_src").glob("*.cc"), "-o", package / "_ml_dtypes_ext.so")
+    return built
 
 
 # The table

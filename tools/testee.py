@@ -182,7 +182,7 @@ def request_matmul(request: Request) -> Result:
     x, tensor = operands(request)
     scale = None
     if request.get("scale") is not None:
-        scale = octets(request["scale"]).view("<f4")
+        scale = octets(request["scale"]).view("<f4").astype(np.float32)
     return {"y": matmul(x, tensor, scale=scale).astype("<f4").tobytes().hex()}
 
 
@@ -202,7 +202,8 @@ def operands(request: Request) -> tuple[np.ndarray, TritTensor]:
     data = octets(field(request, "x", str))
     if data.size % (dtype.itemsize * tensor.shape[-1]):
         raise Skip(f"x is no whole rows of {tensor.shape[-1]}")
-    return data.view(dtype).reshape(-1, tensor.shape[-1]), tensor
+    x = data.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
+    return x.reshape(-1, tensor.shape[-1]), tensor
 
 
 def request_encode(request: Request) -> Result:
@@ -292,9 +293,7 @@ def octets(text: object) -> np.ndarray:
 
 def digest(array: np.ndarray) -> str:
     """The SHA-256 of the bytes of an array, little-endian."""
-    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
-        array = array.byteswap()
-    return hashlib.sha256(array.tobytes()).hexdigest()
+    return hashlib.sha256(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
 
 
 def result_of(request: Request) -> Result:

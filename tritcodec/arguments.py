@@ -107,13 +107,7 @@ def _add_quantize(parser: argparse.ArgumentParser) -> None:
         metavar="GLOB=N",
         help="quantise tensors of such names at depth N, whatever the config says; repeatable",
     )
-    parser.add_argument(
-        "--keep",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="keep tensors of such names as they are; repeatable",
-    )
+    _add_keep(parser)
     parser.add_argument(
         "--quantize",
         action="append",
@@ -142,13 +136,7 @@ def _add_repack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("src", metavar="SRC", type=_path, help=SOURCE_HELP)
     parser.add_argument("out", metavar="OUT", type=_path, help=f"a folder; gets the folder {REPACKED}")
     _add_depth(parser, "of all matrices (default: the least that gives each one back)")
-    parser.add_argument(
-        "--keep",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="keep tensors of such names as they are; repeatable",
-    )
+    _add_keep(parser)
     parser.add_argument(
         "--strict-zeros",
         action="store_true",
@@ -254,6 +242,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!a} is no integer from 1 on")
     return int(text)
+
+
+def _add_keep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="keep tensors of such names as they are; repeatable",
+    )
 
 
 def _add_depth(parser: argparse.ArgumentParser, purpose: str) -> argparse.Action:

@@ -43,7 +43,7 @@ RAW_DTYPES: dict[str, np.dtype] = {
     "U16": np.dtype("<u2"),
     "I16": np.dtype("<i2"),
     "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "BF16": np.dtype(ml_dtypes.bfloat16).newbyteorder("<"),
     "U32": np.dtype("<u4"),
     "I32": np.dtype("<i4"),
     "F32": np.dtype("<f4"),

@@ -265,7 +265,8 @@ def _read_two_bit(data: U8, corner: Place) -> U8:
     minus = words >> np.uint32(1) & LOW_BITS
     at = corner[0], corner[1] * UNIT_WORDS
     _refuse(words, words & minus != 0, at, "word", "holds a code of 3, which is no trit", "XL-2")
-    return _levels((words + minus).view(np.uint8), 2)  # 2 to 3: no code of 3 is there that would carry
+    words = (words + minus).astype(WORD, copy=False)  # 2 to 3: no code of 3 is there that would carry
+    return _levels(words.view(np.uint8), 2)
 
 
 def _write_int4(planes: Sequence[U8], out: U8) -> None:

@@ -151,7 +151,7 @@ class TritFile:
                 raw = np.empty(entry.shape, RAW_DTYPES[entry.dtype])
                 self._read_segment(self._segments[name][0], raw)
                 check_raw(raw, entry)
-                return raw
+                return _native(raw)
             form = _cut(entry.form, depth)
             planes = [np.empty(shape, np.uint8) for shape in form.plane_shapes]
             for segment, plane in zip(self._segments[name], planes, strict=False):
@@ -209,7 +209,7 @@ class TritFile:
         raw = np.empty((stop - start, columns), RAW_DTYPES[entry.dtype])
         self._read_part(self._segments[entry.name][0], start * columns * raw.itemsize, raw)
         check_raw(raw, entry)
-        return raw
+        return _native(raw)
 
     def _read_part(self, segment: Segment, start: int, target: npt.NDArray[Any]) -> None:
         """Fill *target* with bytes of *segment* from *start* on; all of them are compared with its digest."""
@@ -349,6 +349,11 @@ def check_raw(raw: npt.NDArray[Any], entry: RawEntry) -> None:
 def byte_view(array: npt.NDArray[Any]) -> memoryview:
     """The bytes of a C-contiguous *array*, not copied."""
     return array.reshape(-1).view(np.uint8).data
+
+
+def _native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """*array* in the machine's byte order: ml_dtypes' bfloat16 gives no items in another."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _cut(form: Form, depth: int | None) -> Form:
