@@ -168,19 +168,21 @@ class Groups:
     def __init__(self, members: F32) -> None:
         self.members = members
 
-    def chunks(self) -> Iterator[tuple[slice, F32]]:
-        """Which groups, and their magnitudes (group_size, n), as many at once as are searched."""
+    def chunks(self) -> Iterator[tuple[slice, F32, F32]]:
+        """Which groups, their magnitudes (group_size, n) and the largest (n,), as many as are searched at once."""
         for which in chunks(self.members):
-            yield which, members_first(self.members[which])
+            a = members_first(self.members[which])
+            yield which, a, np.max(a, axis=0)
 
     @cached_property
-    def by_size(self) -> list[tuple[I64, F32]]:
+    def by_size(self) -> list[tuple[I64, F32, F32]]:
         """The same, those of similar size together: what is too small for one is too small for all."""
         # The top 16 bits below the sign: a stable sort of uint16 is a radix sort.
-        key = largest_magnitudes(self.members).view(np.uint32) >> np.uint32(15)
+        sizes = largest_magnitudes(self.members)
+        key = sizes.view(np.uint32) >> np.uint32(15)
         order = np.argsort(key.astype(np.uint16), kind="stable")
-        members = self.members.take(order, axis=0)
-        return [(order[which], members_first(members[which])) for which in chunks(members)]
+        members, sizes = self.members.take(order, axis=0), sizes.take(order)
+        return [(order[which], members_first(members[which]), sizes[which]) for which in chunks(members)]
 
 
 def chunks(groups: F32) -> Iterator[slice]:
@@ -197,8 +199,8 @@ def best_codes(groups: Groups, steps: F32, depth: int, nested: bool = False) -> 
     code 0. At depth 1, where hardly a step is too small, sorting does not pay.
     """
     codes = np.empty(len(groups.members), np.uint8)
-    for which, a in groups.by_size if depth > 1 else groups.chunks():
-        codes[which] = search(a, steps, depth, nested)
+    for which, a, sizes in groups.by_size if depth > 1 else groups.chunks():
+        codes[which] = search(a, sizes, steps, depth, nested)
     return codes
 
 
@@ -210,8 +212,8 @@ def largest_magnitudes(groups: F32) -> F32:
     return sizes
 
 
-def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
-    """The codes (n,) of magnitudes (group_size, n).
+def search(a: F32, sizes: F32, steps: F32, depth: int, nested: bool) -> U8:
+    """The codes (n,) of magnitudes (group_size, n), *sizes* the largest of each group.
 
     A step whose H*s falls short of the largest magnitude m takes m to level H,
     so its error, a sum of terms >= 0, is at least (m - H*s)^2; nested, at
@@ -224,7 +226,6 @@ def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
     of fl(a^2) and fl(fl(s - a)^2): it never falls as s grows, and neither does
     a fold of such. Nested, all levels below the full depth are 0 there.
     """
-    sizes = np.max(a, axis=0)
     scale = scale_of(sizes)
     if scale.ndim:
         a, sizes = a * scale, sizes * scale
@@ -235,14 +236,18 @@ def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
     # Where all a <= fl(s*(H + 1/4)), no quotient reaches H + 1/2.
     limited = largest > scaled.min(axis=1) * np.float32(errors.H + 0.25)
     short = reach.max(axis=1) < sizes.min()
-    weight = np.float32(9**depth if nested else 1)
     least = np.full(a.shape[1], np.inf, np.float32)
     age = np.zeros(a.shape[1], np.uint8)  # how many codes ago the least error was found
     last = int(np.searchsorted(scaled.min(axis=1)[:-1], largest))
     lowest = last  # of the codes tried
     for c in reversed(range(last + 1)):
-        if short[c] and (np.square(sizes - reach[c]) * weight > least).all():
-            break
+        if short[c]:
+            bound = sizes - reach[c]
+            bound *= bound
+            if nested:
+                bound *= np.float32(9**depth)
+            if (bound > least).all():
+                break
         lowest = c
         E = errors(scaled[c], limited[c])
         # "Of the 27 codes the one with the least E, the lowest of equals."
