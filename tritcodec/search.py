@@ -169,7 +169,7 @@ class Groups:
         self.members = members
 
     def chunks(self) -> Iterator[tuple[slice, F32, F32]]:
-        """Which groups, their magnitudes (group_size, n) and the largest (n,), as many as are searched at once."""
+        """Which groups, their magnitudes (group_size, n) and the largest (n,): as many as go at once."""
         for which in chunks(self.members):
             a = members_first(self.members[which])
             yield which, a, np.max(a, axis=0)
