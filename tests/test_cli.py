@@ -949,7 +949,7 @@ def test_a_closed_stream_changes_no_verdict(shelf: Path, stream: str) -> None:
 
 @posix
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", [["verify", "good.trit"], ["--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["verify", "good.trit"], ["--help"]])
 def test_output_that_cannot_be_written_is_an_error(
     shelf: Path, tmp_path: Path, arguments: list[str], unbuffered: str
 ) -> None:
@@ -962,15 +962,14 @@ def test_output_that_cannot_be_written_is_an_error(
 
 @posix
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", [["verify", "missing.trit"], ["inspect", "missing.trit"]])
-def test_complaints_that_nobody_can_read_are_dropped(
-    shelf: Path, tmp_path: Path, arguments: list[str], unbuffered: str
-) -> None:
+def test_complaints_that_nobody_can_read_are_dropped(shelf: Path, tmp_path: Path, unbuffered: str) -> None:
     """Where standard error is full or closed the status says it alone; no line strays into the output."""
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered, "OUT": str(tmp_path / "log")}
     for closing in ("2>&-", '2> "$OUT"', '> "$OUT" 2>&1'):
         script = f'ulimit -f 0; exec "$0" -m tritcodec.cli "$@" {closing}'
-        run = ended(["sh", "-c", script, sys.executable, *arguments], cwd=shelf, env=environment)
+        run = ended(
+            ["sh", "-c", script, sys.executable, "verify", "missing.trit"], cwd=shelf, env=environment
+        )
         assert (run.status, run.out, run.err) == (2, "", "")
 
 
