@@ -176,8 +176,8 @@ WRONG: dict[str, Wrong] = {
     "highest-of-equals": Wrong("search", "(least < E).view", "(least <= E).view", "encode/zeros"),
     "sums-one-by-one": Wrong(
         "search",
-        "    m = len(terms)",
-        "    m = 1\n    for term in terms[1:]: terms[0] += term",
+        "pairs, m = [], len(terms)",
+        "pairs, m = [(terms[:1], term[None]) for term in terms[1:]], 1",
         "encode/rounded-depth-3",
     ),
     "squares-without-scale": Wrong("search", "if ordinary.all():", "if True:", "encode/every-scale"),

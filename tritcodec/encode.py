@@ -22,7 +22,7 @@ from .fit import fit_steps
 from .groups import Sample, Sampler, as_groups
 from .packing import ROWS_PER_BYTE
 from .published import snap, spaced_codebook, tried_scales
-from .search import F32, I64, U8, Groups, best_codes, chunks, fold
+from .search import F32, I64, U8, best_codes, chunks, fold
 from .tensor import GROUP_SIZE, Block, Form, TritTensor, check_group_size, check_shape
 from .trits import check_depth, largest_level
 
@@ -33,7 +33,7 @@ DTYPES: dict[np.dtype, str] = {  # what is taken, and what it counts as
     np.dtype(np.float64): "F32",
     **{dtype: name for name, dtype in FLOATS.items()},
 }
-Chooser = Callable[[Groups], U8]  # n groups -> codes (n,)
+Chooser = Callable[[F32], U8]  # groups (n, width) -> codes (n,)
 
 
 def quantize(
@@ -88,7 +88,7 @@ def encode(
         form = weights.form(depth, codebook)  # checked before the weights are read
         weights.survey()
     choose = chooser(form, method, nested)
-    blocks = ((start, Groups(as_groups(weights.block(start), form.group_size))) for start in weights.starts())
+    blocks = ((start, as_groups(weights.block(start), form.group_size)) for start in weights.starts())
     return form, (block_of(start, *encode_groups(some, form, choose), form) for start, some in blocks)
 
 
@@ -194,7 +194,7 @@ class Weights:
     def estimate(self, survey: Survey, form: Form, method: str, nested: bool) -> tuple[float, float]:
         """The squared error to expect, relative to the squared weights, and these: from the sample."""
         groups = np.ascontiguousarray(survey.sample.a.T)
-        codes, offsets = encode_groups(Groups(groups), form, chooser(form, method, nested))
+        codes, offsets = encode_groups(groups, form, chooser(form, method, nested))
         noise, signal = map(survey.sample.total, energies(groups, codes, offsets, form, survey.largest))
         return noise / signal if signal else 0.0, signal * energy_unit(survey.largest, self.width)
 
@@ -216,16 +216,16 @@ def to_float32(block: np.ndarray) -> F32:
 def chooser(form: Form, method: str, nested: bool) -> Chooser:
     """The function that gives groups the codes that *method* chooses."""
     if method == "tritllm-v2":
-        return lambda groups: snap(tried_scales(groups.members, form.depth), form.codebook, form.depth)
+        return lambda groups: snap(tried_scales(groups, form.depth), form.codebook, form.depth)
     return lambda groups: best_codes(groups, form.codebook, form.depth, nested)
 
 
-def encode_groups(groups: Groups, form: Form, choose: Chooser) -> tuple[U8, U8]:
-    """Codes (n,) and levels plus H (n, width) of *groups*."""
+def encode_groups(groups: F32, form: Form, choose: Chooser) -> tuple[U8, U8]:
+    """Codes (n,) and levels plus H (n, width) of *groups*, (n, width)."""
     codes = choose(groups)
-    offsets = np.empty(groups.members.shape, np.uint8)
-    for which in chunks(groups.members):
-        offsets[which] = offset_nearest(groups.members[which], form.codebook[codes[which]], form.depth)
+    offsets = np.empty(groups.shape, np.uint8)
+    for which in chunks(groups):
+        offsets[which] = offset_nearest(groups[which], form.codebook[codes[which]], form.depth)
     return codes, offsets
 
 

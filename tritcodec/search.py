@@ -4,15 +4,14 @@ Magnitudes are held members first: shape (group_size, n), the n groups along
 the fast axis, so that every operation is one long elementwise run. Only IEEE
 operations in a written order are used, so that no bit depends on the CPU.
 
-Most codes are tried: a fitted codebook is dense where the groups are, so that
-finer bounds than those in `search` settle little and cost what they save.
+All 27 codes are tried: a fitted codebook is dense where the groups are, so that
+bounds settle few codes, and to sort groups by size for them costs what it saves.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +24,7 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 Float = TypeVar("Float", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
-CHUNK_WEIGHTS = 1 << 18  # weights searched at once: calls are dear below, the cache small above
+CHUNK_WEIGHTS = 1 << 19  # weights searched at once: calls are dear below, the cache small above
 LINE = 16  # float32 of a line of the cache
 TRANSPOSED = 512  # groups transposed at once: their lines stay in the nearest cache
 SCALE_EDGES = np.array([2.0**-96, 2.0**-32, 2.0**32, 2.0**96], np.float32)
@@ -74,13 +73,20 @@ def scale_steps(steps: F32, scale: F32 | np.float32) -> F32:
     return wide.clip(LEAST_STEP, LARGEST_STEP).astype(np.float32)
 
 
-def fold(terms: Float) -> Float:
-    """The sum over axis 0, in place, by halves: terms[i] += terms[i + ceil(m/2)] until one is left."""
-    m = len(terms)
+def halves(terms: Float) -> list[tuple[Float, Float]]:
+    """What `fold` adds, each second to its first: views of *terms*."""
+    pairs, m = [], len(terms)
     while m > 1:
         half = (m + 1) // 2
-        np.add(terms[: m - half], terms[half:m], out=terms[: m - half])
+        pairs.append((terms[: m - half], terms[half:m]))
         m = half
+    return pairs
+
+
+def fold(terms: Float) -> Float:
+    """The sum over axis 0, in place, by halves: terms[i] += terms[i + ceil(m/2)] until one is left."""
+    for into, other in halves(terms):
+        np.add(into, other, out=into)
     total: Float = terms[0]
     return total
 
@@ -113,15 +119,13 @@ class Errors:
         self.a, self.depth, self.nested = a, depth, nested
         self.H = largest_level(depth)
         self.terms = aligned(a.shape)
+        self.halves = halves(self.terms)  # once: to cut four pairs of views takes 5 % of an error
         self.k = aligned(a.shape) if nested else self.terms
         self.limit = np.full(a.shape[1], self.H, np.float32)  # a row: a scalar is slow in NumPy's minimum
         self.squares = a * a if depth == 1 else a
 
-    def __call__(self, s: F32 | np.float32, limited: bool = True) -> F32:
-        """The errors (n,) under *s*, one step or one for each group; valid until the next call.
-
-        *limited* may be False where no quotient a/s reaches H + 1/2.
-        """
+    def __call__(self, s: F32 | np.float32) -> F32:
+        """The errors (n,) under *s*, one step or one for each group; valid until the next call."""
         if self.nested:
             return self._nested(s)
         t = self.terms
@@ -129,19 +133,24 @@ class Errors:
             np.subtract(self.a, s, out=t)
             np.multiply(t, t, out=t)
             _lesser(t, self.squares)
-            return fold(t)
-        self._levels(s, limited, t)
-        np.multiply(t, s, out=t)
-        np.subtract(self.a, t, out=t)
-        np.multiply(t, t, out=t)
-        return fold(t)
+        else:
+            self._levels(s, t)
+            np.multiply(t, s, out=t)
+            np.subtract(self.a, t, out=t)
+            np.multiply(t, t, out=t)
+        return self._fold()
 
-    def _levels(self, s: F32 | np.float32, limited: bool, k: F32) -> None:
+    def _levels(self, s: F32 | np.float32, k: F32) -> None:
         """min(rint(a/s), H), into *k*."""
         np.divide(self.a, s, out=k)
-        if limited:
-            _lesser(k, self.limit)
+        _lesser(k, self.limit)
         np.rint(k, out=k)
+
+    def _fold(self) -> F32:
+        for into, other in self.halves:
+            np.add(into, other, out=into)
+        total: F32 = self.terms[0]
+        return total
 
     def _nested(self, s: F32 | np.float32) -> F32:
         """Dropping a trit takes a level k to rint(k/3), never a tie, and the step to 3s.
@@ -149,40 +158,17 @@ class Errors:
         s * (3^(depth-d) * k) is exact, for the factor stays within 40.
         """
         t, k = self.terms, self.k
-        self._levels(s, True, k)
+        self._levels(s, k)
         cost = np.zeros(k.shape[1], np.float32)
         for d in range(self.depth, 0, -1):
             np.multiply(k, np.float32(BASE ** (self.depth - d)), out=t)
             np.multiply(t, s, out=t)
             np.subtract(self.a, t, out=t)
             np.multiply(t, t, out=t)
-            cost += fold(t) * np.float32(9**d)
+            cost += self._fold() * np.float32(9**d)
             np.divide(k, np.float32(BASE), out=k)
             np.rint(k, out=k)
         return cost
-
-
-class Groups:
-    """Groups of weights, `members` (n, group_size), and what searches at any depth have in common of them."""
-
-    def __init__(self, members: F32) -> None:
-        self.members = members
-
-    def chunks(self) -> Iterator[tuple[slice, F32, F32]]:
-        """Which groups, their magnitudes (group_size, n) and the largest (n,): as many as go at once."""
-        for which in chunks(self.members):
-            a = members_first(self.members[which])
-            yield which, a, np.max(a, axis=0)
-
-    @cached_property
-    def by_size(self) -> list[tuple[I64, F32, F32]]:
-        """The same, those of similar size together: what is too small for one is too small for all."""
-        # The top 16 bits below the sign: a stable sort of uint16 is a radix sort.
-        sizes = largest_magnitudes(self.members)
-        key = sizes.view(np.uint32) >> np.uint32(15)
-        order = np.argsort(key.astype(np.uint16), kind="stable")
-        members, sizes = self.members.take(order, axis=0), sizes.take(order)
-        return [(order[which], members_first(members[which]), sizes[which]) for which in chunks(members)]
 
 
 def chunks(groups: F32) -> Iterator[slice]:
@@ -192,15 +178,32 @@ def chunks(groups: F32) -> Iterator[slice]:
         yield slice(first, first + count)
 
 
-def best_codes(groups: Groups, steps: F32, depth: int, nested: bool = False) -> U8:
+def best_codes(groups: F32, steps: F32, depth: int, nested: bool = False) -> U8:
     """For each group the code of the least error, the lowest of equals (SPEC 11.2).
 
-    Takes weights and the codebook; gives uint8 (n,). A group of zeros takes
-    code 0. At depth 1, where hardly a step is too small, sorting does not pay.
+    Takes weights (n, group_size) and the codebook; gives uint8 (n,). A group of zeros takes code 0.
     """
-    codes = np.empty(len(groups.members), np.uint8)
-    for which, a, sizes in groups.by_size if depth > 1 else groups.chunks():
-        codes[which] = search(a, sizes, steps, depth, nested)
+    codes = np.empty(len(groups), np.uint8)
+    for which in chunks(groups):
+        codes[which] = search(members_first(groups[which]), steps, depth, nested)
+    return codes
+
+
+def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
+    """The codes (n,) of magnitudes (group_size, n)."""
+    scale = scale_of(np.max(a, axis=0))
+    if scale.ndim:
+        a, steps = a * scale, steps[:, None]
+    errors = Errors(a, depth, nested)
+    least = np.full(a.shape[1], np.inf, np.float32)
+    codes = np.zeros(a.shape[1], np.uint8)
+    # "Of the 27 codes the one with the least E, the lowest of equals."
+    for s in scale_steps(steps, scale)[::-1]:
+        E = errors(s)
+        # How many steps ago the least error was found: after the lowest step, its code.
+        codes += np.uint8(1)
+        codes *= (least < E).view(np.uint8)
+        _lesser(least, E)
     return codes
 
 
@@ -210,49 +213,3 @@ def largest_magnitudes(groups: F32) -> F32:
     for which in chunks(groups):
         np.max(members_first(groups[which]), axis=0, out=sizes[which])
     return sizes
-
-
-def search(a: F32, sizes: F32, steps: F32, depth: int, nested: bool) -> U8:
-    """The codes (n,) of magnitudes (group_size, n), *sizes* the largest of each group.
-
-    A step whose H*s falls short of the largest magnitude m takes m to level H,
-    so its error, a sum of terms >= 0, is at least (m - H*s)^2; nested, at
-    least 9^depth times that. H*s is exact, and rounding is monotone: this
-    holds of the computed values, and from one step down to the next. So where
-    it is above an error already found, this code and all below it lose.
-
-    Of the steps from the largest of all m on only the lowest can win. There
-    s - a >= 0 and levels are 0 or 1, the nearest, so that a term is the lesser
-    of fl(a^2) and fl(fl(s - a)^2): it never falls as s grows, and neither does
-    a fold of such. Nested, all levels below the full depth are 0 there.
-    """
-    scale = scale_of(sizes)
-    if scale.ndim:
-        a, sizes = a * scale, sizes * scale
-    errors = Errors(a, depth, nested)
-    scaled = scale_steps(steps[:, None], scale)  # (27, 1) or (27, n)
-    largest = sizes.max()
-    reach = scaled * np.float32(errors.H)
-    # Where all a <= fl(s*(H + 1/4)), no quotient reaches H + 1/2.
-    limited = largest > scaled.min(axis=1) * np.float32(errors.H + 0.25)
-    short = reach.max(axis=1) < sizes.min()
-    least = np.full(a.shape[1], np.inf, np.float32)
-    age = np.zeros(a.shape[1], np.uint8)  # how many codes ago the least error was found
-    last = int(np.searchsorted(scaled.min(axis=1)[:-1], largest))
-    lowest = last  # of the codes tried
-    for c in reversed(range(last + 1)):
-        if short[c]:
-            bound = sizes - reach[c]
-            bound *= bound
-            if nested:
-                bound *= np.float32(9**depth)
-            if (bound > least).all():
-                break
-        lowest = c
-        E = errors(scaled[c], limited[c])
-        # "Of the 27 codes the one with the least E, the lowest of equals."
-        age += np.uint8(1)
-        age *= (least < E).view(np.uint8)
-        _lesser(least, E)
-    codes: U8 = age + np.uint8(lowest)
-    return codes

@@ -23,7 +23,7 @@ from ..errors import TritError
 from ..groups import as_groups
 from ..header import RawEntry
 from ..reader import byte_view, check_raw
-from ..search import Groups
+from ..search import F32
 from ..tensor import Form, pack_block
 from .policy import SOURCES
 from .source import SourceTensor, read_rows, stamp_of
@@ -249,7 +249,7 @@ class Recipe:
         weights = weights_of(part.tensor, self.group_size)
         for start in range(0, len(rows), weights.block_rows):
             block = to_float32(rows[start : start + weights.block_rows])
-            groups = Groups(as_groups(block, self.group_size))  # sorted once, for all depths
+            groups = as_groups(block, self.group_size)
             for piece in pieces:
                 piece.add(groups, start, part.largest if measure else None)
         return [packed_part(piece.planes, piece.noise, piece.signal) for piece in pieces]
@@ -272,12 +272,12 @@ class _Piece:
         self.planes = [np.empty(shape, np.uint8) for shape in form.plane_shapes]
         self.noise = self.signal = 0
 
-    def add(self, groups: Groups, start: int, largest: float | None) -> None:
+    def add(self, groups: F32, start: int, largest: float | None) -> None:
         """Encode *groups*, those of the rows from *start* on; measured where *largest* is given."""
         codes, offsets = encode_groups(groups, self.form, self.choose)
         pack_block(block_of(start, codes, offsets, self.form), self.planes)
         if largest is not None:
-            noise, signal = energies(groups.members, codes, offsets, self.form, largest)
+            noise, signal = energies(groups, codes, offsets, self.form, largest)
             self.noise, self.signal = self.noise + int(noise.sum()), self.signal + int(signal.sum())
 
 
