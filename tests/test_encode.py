@@ -179,10 +179,8 @@ def test_errors_are_those_of_the_definition_bit_for_bit(group_size: int, depth: 
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_with_a_codebook_stretched_by_an_outlier_every_code_is_of_the_least_error(
-    depth: int, nested: bool
-) -> None:
-    """Most real groups lie below many of the steps then."""
+def test_every_code_of_a_real_matrix_is_that_of_the_least_error(depth: int, nested: bool) -> None:
+    """All groups of a matrix, one of them an outlier, have the code of the first least of 27 errors."""
     w = real_weights()
     w[7, 7] = 50 * np.abs(w).max()
     steps = encoder.encode(w, depth, nested=nested)[0].codebook
@@ -535,11 +533,17 @@ def test_nested_codes_serve_the_lower_depths() -> None:
     assert nested_coarse < coarse
 
 
-def test_memory_is_a_constant_number_of_blocks() -> None:
-    """Encoding 8 million weights block by block takes less memory than two copies of them."""
+@pytest.mark.parametrize(("least", "group_size"), [(1, 16), (1e-11, 1)])
+def test_memory_is_a_constant_number_of_blocks(least: float, group_size: int) -> None:
+    """Encoding 8 million weights block by block takes less memory than two copies of them.
+
+    So it does where a group needs a scale of its own, and groups have a member each.
+    """
     w = np.ones((2048, 4096), np.float32)
+    w[0, 0] = least
     tracemalloc.start()
-    for _ in encoder.encode(w, 1, codebook=codebook_from([0x3F00_0000 >> 6] * 27))[1]:
+    steps = codebook_from([0x3F00_0000 >> 6] * 27)
+    for _ in encoder.encode(w, 1, codebook=steps, group_size=group_size)[1]:
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -35,7 +35,7 @@ from helpers import (
     with_bytes,
 )
 
-from tritcodec import TritFile, TritTensor, load_file, open_file, reader
+from tritcodec import TritError, TritFile, TritTensor, load_file, open_file, reader
 from tritcodec.header import decode_preamble
 
 WEIGHTS = {  # name: a tensor of more than one block of rows, with padding and short groups
@@ -388,6 +388,17 @@ def test_a_file_cut_while_it_is_open(path: Path, check: bool) -> None:
         for name in [*WEIGHTS, "bias", "mask", "one", "table"]:
             with refused("READ-4", str(path)):
                 opened.get_tensor(name)
+
+
+def test_a_file_is_named_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its path was written, the error of a file that was cut begins with it, and has it once."""
+    monkeypatch.chdir(path.parent)
+    with open_file(f"./{path.name}") as opened:
+        os.truncate(path, 0)
+        with pytest.raises(TritError) as caught:
+            opened.get_tensor("deep")
+    assert str(caught.value).startswith(f"{path.name}: ")
+    assert str(caught.value).count(path.name) == 1
 
 
 def test_a_file_replaced_while_it_is_open(path: Path, tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from .codebook import FLOATS
 from .errors import TritError
 from .exact import check_subnormals
 from .fit import fit_steps
-from .groups import Sample, Sampler, as_groups
+from .groups import I64, Sample, Sampler, as_groups
 from .packing import ROWS_PER_BYTE
 from .published import snap, spaced_codebook, tried_scales
-from .search import F32, I64, U8, best_codes, chunks, fold
+from .search import F32, U8, best_codes, chunks, fold
 from .tensor import GROUP_SIZE, Block, Form, TritTensor, check_group_size, check_shape
 from .trits import check_depth, largest_level
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .codebook import CODES, FREE_BITS, OVERFLOW
-from .groups import Sample
-from .search import F32, I64, Errors, scale_of, scale_steps
+from .groups import I64, Sample
+from .search import F32, Errors, scale_of, scale_steps
 from .trits import largest_level
 
 LEAST_U = 0x0080_0000 >> FREE_BITS  # the smallest normal step, as u = its bits >> 6

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .search import F32, I64, largest_magnitudes, members_first
+from .search import F32, largest_magnitudes, members_first
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 SAMPLE_GROUPS = 8192  # groups looked at, and at most about
 SAMPLE_WEIGHTS = 1 << 18  # so many weights

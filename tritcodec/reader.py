@@ -45,14 +45,14 @@ class Source:
     """A regular file, read at positions: the one place that touches the file system to read (SPEC 8.1)."""
 
     def __init__(self, path: PathLike) -> None:
-        self.path = os.fspath(path)
+        self.path = Path(path)
         # Without O_NONBLOCK, opening a FIFO would wait for a writer. Windows has O_BINARY instead.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(self.path, flags)
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
-            raise TritError("not a regular file", where=self.path)
+            raise TritError("not a regular file", where=str(self.path))
         self._file = os.fdopen(descriptor, "rb", buffering=0)
         self.length = status.st_size
         self._lock = threading.Lock()
@@ -67,12 +67,12 @@ class Source:
             try:
                 count = self._read_some(view, offset)
             except OSError as error:
-                error.filename = self.path  # a failing read names no file
+                error.filename = str(self.path)  # a failing read names no file
                 raise
             # "A reader MUST report as an error a file that ends before what its header promises."
             if not count:
                 message = f"the file ends at byte {offset}, where {len(view)} more are expected"
-                raise TritError(message, clause="READ-4", where=self.path)
+                raise TritError(message, clause="READ-4", where=str(self.path))
             view, offset = view[count:], offset + count
 
     def _read_some(self, view: memoryview, offset: int) -> int:

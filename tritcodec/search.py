@@ -5,7 +5,7 @@ the fast axis, so that every operation is one long elementwise run. Only IEEE
 operations in a written order are used, so that no bit depends on the CPU.
 
 All 27 codes are tried: a fitted codebook is dense where the groups are, so that
-bounds settle few codes, and to sort groups by size for them costs what it saves.
+bounds settle few of them, and to sort groups by size for that costs about what it saves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy.typing as npt
 from .trits import BASE, largest_level
 
 F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 Float = TypeVar("Float", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
@@ -62,19 +61,20 @@ def scale_of(largest: F32) -> F32 | np.float32:
     return scale
 
 
-def scale_steps(steps: F32, scale: F32 | np.float32) -> F32:
+def scale_steps(steps: F32 | np.float32, scale: F32 | np.float32) -> F32:
     """*steps* times the powers of two *scale*, limited to 2^-90..2^40.
 
     Exact in binary64, and normal in binary32 after the limits. A step beyond
     them is too small for its group by a factor of 2^58, or too large by 2^8: as
     good as 0, or as infinity. So nothing overflows, and no 0/0 comes up.
     """
-    wide = steps.astype(np.float64) * np.asarray(scale, np.float64)
-    return wide.clip(LEAST_STEP, LARGEST_STEP).astype(np.float32)
+    wide = steps.astype(np.float64) * scale.astype(np.float64)
+    scaled: F32 = wide.clip(LEAST_STEP, LARGEST_STEP).astype(np.float32)
+    return scaled
 
 
 def halves(terms: Float) -> list[tuple[Float, Float]]:
-    """What `fold` adds, each second to its first: views of *terms*."""
+    """What `fold` adds, each second to its first, in this order: views of *terms*."""
     pairs, m = [], len(terms)
     while m > 1:
         half = (m + 1) // 2
@@ -83,10 +83,15 @@ def halves(terms: Float) -> list[tuple[Float, Float]]:
     return pairs
 
 
+def add_halves(pairs: list[tuple[Float, Float]]) -> None:
+    """Add the second of each of *pairs* to its first."""
+    for into, other in pairs:
+        np.add(into, other, out=into)
+
+
 def fold(terms: Float) -> Float:
     """The sum over axis 0, in place, by halves: terms[i] += terms[i + ceil(m/2)] until one is left."""
-    for into, other in halves(terms):
-        np.add(into, other, out=into)
+    add_halves(halves(terms))
     total: Float = terms[0]
     return total
 
@@ -119,7 +124,7 @@ class Errors:
         self.a, self.depth, self.nested = a, depth, nested
         self.H = largest_level(depth)
         self.terms = aligned(a.shape)
-        self.halves = halves(self.terms)  # once: to cut four pairs of views takes 5 % of an error
+        self.halves = halves(self.terms)  # once, and not at every step
         self.k = aligned(a.shape) if nested else self.terms
         self.limit = np.full(a.shape[1], self.H, np.float32)  # a row: a scalar is slow in NumPy's minimum
         self.squares = a * a if depth == 1 else a
@@ -147,8 +152,7 @@ class Errors:
         np.rint(k, out=k)
 
     def _fold(self) -> F32:
-        for into, other in self.halves:
-            np.add(into, other, out=into)
+        add_halves(self.halves)
         total: F32 = self.terms[0]
         return total
 
@@ -193,13 +197,13 @@ def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
     """The codes (n,) of magnitudes (group_size, n)."""
     scale = scale_of(np.max(a, axis=0))
     if scale.ndim:
-        a, steps = a * scale, steps[:, None]
+        a = a * scale
     errors = Errors(a, depth, nested)
     least = np.full(a.shape[1], np.inf, np.float32)
     codes = np.zeros(a.shape[1], np.uint8)
     # "Of the 27 codes the one with the least E, the lowest of equals."
-    for s in scale_steps(steps, scale)[::-1]:
-        E = errors(s)
+    for s in steps[::-1]:  # scaled one by one: for all groups at once they are as large as the weights
+        E = errors(scale_steps(s, scale))
         # How many steps ago the least error was found: after the lowest step, its code.
         codes += np.uint8(1)
         codes *= (least < E).view(np.uint8)
