@@ -11,7 +11,7 @@ bounds settle few of them, and to sort groups by size for that costs about what 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -196,14 +196,16 @@ def best_codes(groups: F32, steps: F32, depth: int, nested: bool = False) -> U8:
 def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
     """The codes (n,) of magnitudes (group_size, n)."""
     scale = scale_of(np.max(a, axis=0))
+    scaled: Iterable[F32 | np.float32] = scale_steps(steps, ONE)[::-1]
     if scale.ndim:
         a = a * scale
+        scaled = (scale_steps(s, scale) for s in steps[::-1])  # one at a time: they are many
     errors = Errors(a, depth, nested)
     least = np.full(a.shape[1], np.inf, np.float32)
     codes = np.zeros(a.shape[1], np.uint8)
     # "Of the 27 codes the one with the least E, the lowest of equals."
-    for s in steps[::-1]:  # scaled one by one: for all groups at once they are as large as the weights
-        E = errors(scale_steps(s, scale))
+    for s in scaled:
+        E = errors(s)
         # How many steps ago the least error was found: after the lowest step, its code.
         codes += np.uint8(1)
         codes *= (least < E).view(np.uint8)
