@@ -196,10 +196,12 @@ def best_codes(groups: F32, steps: F32, depth: int, nested: bool = False) -> U8:
 def search(a: F32, steps: F32, depth: int, nested: bool) -> U8:
     """The codes (n,) of magnitudes (group_size, n)."""
     scale = scale_of(np.max(a, axis=0))
-    scaled: Iterable[F32 | np.float32] = scale_steps(steps, ONE)[::-1]
-    if scale.ndim:
+    scaled: Iterable[F32 | np.float32]
+    if scale.ndim:  # of one step after the other: all 27 for every group may be larger than the groups
         a = a * scale
-        scaled = (scale_steps(s, scale) for s in steps[::-1])  # one at a time: they are many
+        scaled = (scale_steps(s, scale) for s in steps[::-1])
+    else:
+        scaled = scale_steps(steps, scale)[::-1]
     errors = Errors(a, depth, nested)
     least = np.full(a.shape[1], np.inf, np.float32)
     codes = np.zeros(a.shape[1], np.uint8)
