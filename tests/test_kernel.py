@@ -184,9 +184,17 @@ def test_the_probe_meets_every_column_once() -> None:
         used = np.abs(x[x != 0])
         assert ((used >= 1) & (used < 2)).all()
         assert len(set(used.tolist())) == columns
+    assert np.array_equal(tc.probe(np.uint8(10)), tc.probe(10))
     for wrong in (-1, 1.0, True):
         with pytest.raises(TritError, match="columns"):
             tc.probe(wrong)  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.filterwarnings("error")
+def test_results_beyond_a_narrow_dtype_make_no_warning() -> None:
+    """The exact result rounds to infinity in float16, and that is what is expected."""
+    x, w = np.full((1, 4), 1e4, np.float32), np.full((1, 4), 1e4, np.float32)
+    assert tc.check_matmul(np.full((1, 1), np.inf, np.float16), x, w).ok
 
 
 # The report

@@ -244,6 +244,20 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peaks[1] < 8 * 4000 * 512 / 4  # a quarter of the weights as float64
 
 
+def test_memory_is_bounded_whatever_the_strides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rank 3 and not contiguous, weights and activations are copied block by block, not as a whole."""
+    monkeypatch.setattr(product, "BLOCK_WEIGHTS", 1 << 14)
+    monkeypatch.setattr(product, "BLOCK_ACTIVATIONS", 1 << 14)
+    few, many = activations(4, 64), activations(64 * 256, 64).reshape(64, 64, 256).transpose(0, 2, 1)
+    for x, w in ((few, many), (many, few)):
+        tracemalloc.start()
+        y = tc.matmul(x, w)
+        peak = tracemalloc.get_traced_memory()[1] - y.nbytes
+        tracemalloc.stop()
+        assert peak < many.nbytes / 2
+        assert same(y, tc.matmul(x.copy(), w.copy()))
+
+
 def test_a_real_layer() -> None:
     """Weights of a real model at every depth, 32 rows of x: all elements are exact."""
     from safetensors.numpy import load_file

@@ -252,6 +252,15 @@ def test_the_depth_is_the_least_that_holds_the_levels(largest_level: int, depth:
     assert TritTensor.from_levels(levels, np.zeros((1, 1), np.uint8), steps()).depth == depth
 
 
+def test_a_level_beyond_the_depth_is_named_by_its_place() -> None:
+    """In all of the levels, of any rank, not in the block of rows that was packed at the time."""
+    levels, codes = np.zeros((20, 100, 1000), np.int8), np.zeros((20, 100, 63), np.uint8)
+    levels[19, 98, 7] = 5
+    with refused("TRIT-2", "") as caught:
+        TritTensor.from_levels(levels, codes, steps(), depth=2)
+    assert "level 5 at (19, 98, 7) is outside -4..4" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "clause"),
     [

@@ -23,7 +23,7 @@ from .groups import I64, Sample, Sampler, as_groups
 from .packing import ROWS_PER_BYTE
 from .published import snap, spaced_codebook, tried_scales
 from .search import F32, U8, best_codes, chunks, fold
-from .tensor import GROUP_SIZE, Block, Form, TritTensor, check_group_size, check_shape
+from .tensor import GROUP_SIZE, Block, Form, TritTensor, array_rows, check_group_size, check_shape
 from .trits import check_depth, largest_level
 
 BLOCK_WEIGHTS = 1 << 20  # weights read at once: 4 MiB as float32
@@ -127,7 +127,7 @@ class Weights:
         if dtype is None:
             known = "float32, float16, bfloat16 or float64"
             raise TritError(f"weights must be {known}, not {array.dtype}", clause="TEN-5")
-        return cls(array.shape, dtype, group_size, partial(_rows_of_array, array))
+        return cls(array.shape, dtype, group_size, partial(array_rows, array))
 
     @property
     def rows(self) -> int:
@@ -197,14 +197,6 @@ class Weights:
         codes, offsets = encode_groups(groups, form, chooser(form, method, nested))
         noise, signal = map(survey.sample.total, energies(groups, codes, offsets, form, survey.largest))
         return noise / signal if signal else 0.0, signal * energy_unit(survey.largest, self.width)
-
-
-def _rows_of_array(array: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Rows [start, stop) of an array of any strides, as (n, K); a view where that can be."""
-    if array.ndim <= 2 or array.flags.c_contiguous:  # the reshape is a view
-        return array.reshape(-1, array.shape[-1])[start:stop]
-    # By index: to reshape other strides would copy the whole.
-    return array[np.unravel_index(np.arange(start, stop), array.shape[:-1])]
 
 
 def to_float32(block: np.ndarray) -> F32:

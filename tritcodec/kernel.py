@@ -172,6 +172,7 @@ def probe(columns: int) -> F32:
     """
     if not is_integer(columns) or columns < 0:
         raise TritError(f"columns must be an integer from 0, not {columns!r}")
+    columns = int(columns)  # a negative unsigned one would wrap
     column = np.arange(columns)
     rows = -(-columns // PROBE_TERMS)
     values = 1 + (column * 10_368_889 + 1) % (1 << 23) * 2.0**-23  # 2^24 over the golden ratio, an odd number
@@ -184,7 +185,8 @@ def probe(columns: int) -> F32:
 def _judge(report: KernelReport, block: Block, y: npt.NDArray[np.generic], extra: int) -> None:
     """Add to *report* the elements *y* of *block*; a term may pass *extra* multiplications and casts."""
     bounds = _bounds(block, extra, ARITHMETICS[report.accumulate], ARITHMETICS[report.dtype])
-    distance = ulps(y, block.result.astype(y.dtype))
+    with np.errstate(over="ignore"):  # to infinity, as IEEE 754 has it
+        distance = ulps(y, block.result.astype(y.dtype))
     got = y.astype(np.float64)
     special = np.zeros(y.shape, np.bool_) if block.special is None else block.special != 0
     excused = ~np.isfinite(got) & ~special & ~bounds.safe & (distance != 0)

@@ -211,7 +211,7 @@ def _decode(array: np.ndarray, leading: Place, columns: int, layout: Layout, rea
         box = out[start:stop, left * layout.columns : right * layout.columns]
         values = read(data[start:stop, left:right], (start, left, 0)).view(np.int8)
         rest = values[:, box.shape[1] :]
-        _refuse(rest, rest != 0, (start, columns), "value", "pads its row, and is not 0", padding)
+        _refuse(rest, rest != 0, (start, int(columns)), "value", "pads its row, and is not 0", padding)
         box[...] = values[:, : box.shape[1]]
     return out.reshape(*leading, columns)
 

@@ -14,7 +14,7 @@ from .certify import norms, rounded_product, special_results
 from .errors import TritError
 from .exact import F32, F64, check_subnormals
 from .packing import ROWS_PER_BYTE
-from .tensor import TritTensor
+from .tensor import TritTensor, array_rows
 
 Array = npt.NDArray[np.generic]
 Weights = TritTensor | npt.NDArray[np.float32]
@@ -133,11 +133,11 @@ def _check_scale(scale: Array, shape: tuple[int, ...]) -> F64:
 def blocks(x: Array, t: Weights, scale: F64 | None) -> Iterator[Block]:
     """The product of checked operands, block by block (SPEC 10.2)."""
     K = x.shape[-1]
-    x = x.reshape(math.prod(x.shape[:-1]), K)
+    count = math.prod(x.shape[:-1])
     step = max(FEWEST_ROWS, BLOCK_ACTIVATIONS // max(K, 1))
-    for first in range(0, len(x), step):
-        rows = slice(first, min(first + step, len(x)))
-        activations = x[rows].astype(np.float64)
+    for first in range(0, count, step):
+        rows = slice(first, min(first + step, count))
+        activations = array_rows(x, rows.start, rows.stop).astype(np.float64)
         for columns, w in weight_blocks(t):
             yield _block(rows, columns, activations, w, None if scale is None else scale[rows])
 
@@ -159,7 +159,7 @@ def weight_blocks(t: Weights) -> Iterator[tuple[slice, F64]]:
         if isinstance(t, TritTensor):
             block = t.get_rows(start, stop).dequantize(np.float32)
         else:
-            block = t.reshape(rows, K)[start:stop]
+            block = array_rows(t, start, stop)
         yield slice(start, stop), block.astype(np.float64)
 
 

@@ -196,13 +196,17 @@ class TritTensor:
             raise TritError(f"codes of shape {codes.shape}, not {expected}, one a group")
         rows = levels.reshape(form.rows, form.columns)
         code_rows = codes.reshape(form.rows, form.groups)
-        return cls.from_blocks(
-            form,
-            (
-                (start, code_rows[start:stop], offset_levels(rows[start:stop], depth))
-                for start, stop in row_blocks(form)
-            ),
-        )
+
+        def blocks() -> Iterator[Block]:
+            for start, stop in row_blocks(form):
+                try:
+                    offsets = offset_levels(rows[start:stop], depth)
+                except TritError:  # which says where in the block
+                    offset_levels(levels, depth)
+                    raise
+                yield start, code_rows[start:stop], offsets
+
+        return cls.from_blocks(form, blocks())
 
     @classmethod
     def from_blocks(cls, form: Form, blocks: Iterable[Block]) -> TritTensor:
@@ -396,6 +400,14 @@ def pack_block(block: Block, planes: Sequence[U8]) -> None:
 def row_blocks(form: Form) -> Iterator[tuple[int, int]]:
     """Ranges [start, stop) of rows, whole byte rows each, of about TILE_WEIGHTS weights."""
     return row_ranges(form.rows, form.columns, TILE_WEIGHTS)
+
+
+def array_rows(array: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Rows [start, stop) of an *array* of any strides, its leading axes as one: (n, K)."""
+    if array.ndim <= 2 or array.flags.c_contiguous:  # the reshape is a view
+        return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])[start:stop]
+    # By index: to reshape other strides would copy the whole.
+    return array[np.unravel_index(np.arange(start, stop), array.shape[:-1])]
 
 
 def row_ranges(rows: int, columns: int, weights: int) -> Iterator[tuple[int, int]]:

@@ -43,7 +43,8 @@ class Values:
             )  # of equals the last stays, the lowest
         self._masks = np.concatenate([masks, masks, np.zeros(1, np.uint32)])
         self._offsets = np.concatenate([offsets, 2 * H - offsets, np.full((CODES, 1), H, np.uint8)], axis=1)
-        self._dense = None if self.dtype.itemsize > 2 else self._search(np.arange(1 << 16, dtype=self.dtype))
+        every = np.arange(1 << DENSE_BITS, dtype=self.dtype)
+        self._dense = self._search(every) if 8 * self.dtype.itemsize == DENSE_BITS else None
 
     def masks(self, bits: Bits) -> U32:
         """For each value, given by its bits, the codes that have it: bit c is set for code c."""
