@@ -656,6 +656,16 @@ def test_tables_fit_the_terminal(
     assert ("info" in errors.out.split("\n\n")[2]) == (columns == 100)  # what can be spared goes
 
 
+def test_tables_stand_straight_in_an_encoding_without_an_ellipsis(made: Path) -> None:
+    """What was cut is marked by characters that the encoding has: an escape would be longer."""
+    environment = os.environ | {"COLUMNS": "80", "PYTHONIOENCODING": "ascii"}
+    run = spawn("inspect", made / "uniform-d2", "--against", MINILM, env=environment)
+    head, *rows = run.out.split("\n\n")[1].splitlines()
+    cut = [row for row in rows if row.startswith("...") and " d2 " in row]
+    assert len(cut) == 6
+    assert {len(row) for row in cut} == {len(head)}
+
+
 def test_a_plan_of_a_mixture_shows_the_depths(tritcodec: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the name of a config does not say it: before the bytes of each tensor, and in the sums."""
     monkeypatch.setenv("COLUMNS", "200")
@@ -971,6 +981,51 @@ def test_complaints_that_nobody_can_read_are_dropped(shelf: Path, tmp_path: Path
             ["sh", "-c", script, sys.executable, "verify", "missing.trit"], cwd=shelf, env=environment
         )
         assert (run.status, run.out, run.err) == (2, "", "")
+
+
+@posix
+@pytest.mark.parametrize("style", ["bar", "lines", "json", "auto"])
+@pytest.mark.parametrize("closing", ["2>&-", '2> "$OUT"'])
+def test_progress_that_nobody_can_see_stops_no_run(
+    shelf: Path, tmp_path: Path, closing: str, style: str
+) -> None:
+    """The work goes on, and standard output has the report alone."""
+    script = (
+        "import sys; from tritcodec import cli, progress; progress.QUIET_SECONDS = 0; sys.exit(cli.main())"
+    )
+    line = f'"$0" -c \'{script}\' repack model "$1" --json --progress {style} {closing}'
+    environment = os.environ | {"OUT": "/dev/full" if os.path.exists("/dev/full") else os.devnull}
+    run = ended(["sh", "-c", line, sys.executable, str(tmp_path / "out")], cwd=shelf, env=environment)
+    assert (run.status, run.err) == (0, "")
+    assert json.loads(run.out)["folder"] == str(tmp_path / "out" / "repacked")
+
+
+def test_what_is_left_out_of_a_folder_is_said(tritcodec: Command, tmp_path: Path) -> None:
+    """Of quantize, its plan too, repack, dequantize and truncate: a line for each reason, and some names."""
+    source = write_model(tmp_path / "model", {"a.weight": weights(4, 16)})
+    for number in range(7):
+        (source / f"{number}\n.bin").write_text("")
+    said = "tritcodec: left out, weights, not of this model: "
+    said += ", ".join(f"{number}\\x0a.bin" for number in range(5)) + " and 2 more\n"
+    assert tritcodec("quantize", source, tmp_path / "out", "--dry-run").err == said
+    assert tritcodec("quantize", source, tmp_path / "out").err == said
+    assert tritcodec("repack", source, tmp_path / "out").err == said
+    packed = tmp_path / "out" / "uniform-d2"
+    (packed / "other.bin").write_text("")
+    said = "tritcodec: left out, weights, not of this model: other.bin\n"
+    assert tritcodec("dequantize", packed, tmp_path / "back").err == said
+    assert tritcodec("truncate", packed, tmp_path / "cut", "--depth", 1).err == said
+    assert tritcodec("dequantize", packed / TRIT, tmp_path / "alone").err == ""
+    assert tritcodec("quantize", source / MODEL, tmp_path / "lone").err == ""
+
+
+def test_what_keeps_nothing_does_not_say_so(tritcodec: Command, tmp_path: Path) -> None:
+    """Only runs that can go on speak of what is kept."""
+    (tmp_path / "out" / STATE).mkdir(parents=True)
+    for line in ("dequantize nowhere {}", "truncate nowhere {} --depth 1", "quantize nowhere {} --dry-run"):
+        run = tritcodec(*line.format(tmp_path / "out").split())
+        assert run.status == 2
+        assert "kept" not in run.err
 
 
 # Full disks and kills, for real

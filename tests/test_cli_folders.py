@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from folder_cases import FIRST, SECOND, SHARDS, THIRD, shard, sound
 from helpers import with_bytes
-from model_helpers import floats, tree, values, write_model
+from model_helpers import Stored, floats, tree, values, weights, write_model
 
 from tritcodec import open_model
 from tritcodec.cli import main
@@ -171,8 +171,31 @@ def test_inspect_compares_with_the_source(tritcodec: Command, folder: Path, tmp_
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert all(len(rows[f"{name}.w"]) == 10 for name in "abcde")
     assert "SQNR over all quantised weights" in out
+    assert "3 of the raw are not as in the source" in out
     status, _, err = tritcodec("inspect", folder, "--against", write_model(tmp_path / "other", {}))
     assert (status, "the source has no tensor 'a.w'" in err) == (2, True)
+
+
+def test_inspect_says_what_raw_tensors_differ_in(tritcodec: Command, tmp_path: Path) -> None:
+    """Values, dtype and shape, and what only one of the two has; the last of many bytes counts, too."""
+    plain = floats(values(1 << 19), "F32")
+    made = {"a.weight": weights(4, 16), "big.bias": plain, "lost.bias": weights(5), "more.bias": weights(6)}
+    tritcodec("quantize", write_model(tmp_path / "source", made), tmp_path / "out")
+    packed = tmp_path / "out" / "uniform-d2"
+    changed = Stored(plain.dtype, plain.shape, plain.data[:-1] + bytes([plain.data[-1] ^ 1]))
+    others = made | {"big.bias": changed, "more.bias": weights(6, dtype="F16"), "new.bias": weights(1)}
+    del others["lost.bias"]
+    run = tritcodec("inspect", packed, "--against", write_model(tmp_path / "other", others))
+    assert run[1].endswith(
+        "3 of the raw are not as in the source, 'big.bias' the first: other values\n"
+        "1 tensors of the source are not here, 'new.bias' the first\n"
+    )
+    others = made | {"more.bias": weights(6, dtype="F16")}
+    run = tritcodec("inspect", packed, "--against", write_model(tmp_path / "third", others))
+    assert run[1].endswith("'more.bias' the first: F16 [6] in the source, F32 [6] here\n")
+    del others["more.bias"]
+    run = tritcodec("inspect", packed, "--against", write_model(tmp_path / "fourth", others))
+    assert run[1].endswith("'more.bias' the first: the source has no such tensor\n")
 
 
 def test_truncate_and_dequantize_say_what_they_made(

@@ -146,6 +146,16 @@ def test_the_configuration_has_the_dtype_that_was_asked_for(folder: Path, tmp_pa
         assert (tmp_path / "out" / "config.json").read_text() == other
 
 
+def test_a_dtype_that_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Whether there is a configuration or not, and before anything is written."""
+    (folder / "config.json").write_text('{"dtype": "float64"}')
+    for wrong in ("float32", "F64", ""):
+        with untouched(tmp_path), refused("TEN-5"):
+            dequantize_model(folder, tmp_path / "out", dtype=wrong)
+    dequantize_model(folder, tmp_path / "out", dtype="F16")
+    assert (tmp_path / "out" / "config.json").read_text() == '{\n  "dtype": "float16"\n}\n'
+
+
 def test_a_file_of_another_kind_is_not_replaced(folder: Path, tmp_path: Path) -> None:
     """Cut to a name that a .trit file has, it is replaced; what is none stays."""
     (tmp_path / "notes").write_text("mine")
@@ -297,7 +307,7 @@ def test_shards_of_two_models_leave_nothing(folder: Path, tmp_path: Path, back: 
 
 @pytest.mark.parametrize("back", [dequantize_model, partial(truncate_model, depth=1)])
 @pytest.mark.parametrize(
-    ("function", "at"), [("fsync", 1), ("fsync", 3), ("fsync", 4), ("copyfile", 2), ("rename", 1)]
+    ("function", "at"), [("fsync", 1), ("fsync", 3), ("fsync", 7), ("copyfile", 2), ("rename", 1)]
 )
 def test_a_full_disk_leaves_nothing(
     folder: Path,

@@ -55,7 +55,7 @@ from tritcodec.model.measure import Distortion, distortion_against
 from tritcodec.model.plan import config_of
 from tritcodec.model.policy import Policy
 from tritcodec.model.run import Job, Progress, quantize_model, silent
-from tritcodec.model.source import ModelSource, SourceTensor, read_rows, read_tensor
+from tritcodec.model.source import ModelSource, SourceTensor, left_out, read_rows, read_tensor
 from tritcodec.model.spool import STATE
 from tritcodec.model.tasks import Recipe
 from tritcodec.model.workers import Inline
@@ -617,6 +617,21 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
     assert caught.value.where == str(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("consolidated.safetensors", "can be named itself"),
+        ("model.trit", "is packed already: see dequantize"),
+        ("pytorch_model.bin", "is to be saved as safetensors first"),
+    ],
+)
+def test_a_folder_with_other_weights(tmp_path: Path, name: str, advice: str) -> None:
+    """The error says what is there, and what that is good for."""
+    (tmp_path / name).write_text("")
+    with pytest.raises(TritError, match=rf"in the folder; it has {name}, which {advice}$"):
+        ModelSource(tmp_path)
+
+
 VALID = safetensors_bytes({"w.weight": weights(4, 16)})
 
 
@@ -818,6 +833,51 @@ def test_weights_of_other_frameworks_are_not_copied(model: Path, tmp_path: Path,
     (model / name).write_text("weights")
     convert(model, tmp_path / "out")
     assert name not in tree(tmp_path / "out" / "uniform-d2")
+
+
+@posix
+def test_links_of_a_folder_publish_no_file_of_its_user(model: Path, tmp_path: Path) -> None:
+    """Whoever made it may have put a link to a key there; links within the folder are as good as files."""
+    (tmp_path / "secret").write_text("secret")
+    (model / "tokenizer.json").symlink_to(tmp_path / "secret")
+    (model / "gone.txt").symlink_to(tmp_path / "nothing")
+    (model / "sub").mkdir()
+    (model / "sub" / "same.json").symlink_to(model / "config.json")
+    convert(model, tmp_path / "out")
+    packed = tmp_path / "out" / "uniform-d2"
+    assert sorted(path for path, data in tree(packed).items() if data) == [
+        "config.json",
+        TRIT,
+        "sub/same.json",
+    ]
+    (packed / "tokenizer.json").symlink_to(tmp_path / "secret")
+    dequantize_model(packed, tmp_path / "back")
+    truncate_model(packed, tmp_path / "cut", 1)
+    for folder in (tmp_path / "back", tmp_path / "cut"):
+        assert b"secret" not in tree(folder).values()
+    assert left_out(model, [model / MODEL]) == {
+        "a link to nothing": [Path("gone.txt")],
+        "a link that leads out of the folder": [Path("tokenizer.json")],
+    }
+
+
+@posix
+def test_what_is_left_out_is_known(model: Path, tmp_path: Path) -> None:
+    """Weights of other models or frameworks, at any depth, what is no file, and folders that are links."""
+    os.mkfifo(model / "pipe")
+    (model / "linked").symlink_to(tmp_path)
+    (model / "2_Dense").mkdir()
+    for name in ("2_Dense/model.safetensors", "adapter.safetensors", "pytorch_model.bin", ".hidden.bin"):
+        (model / name).write_text("")
+    assert left_out(model, [model / MODEL]) == {
+        "weights, not of this model": [
+            Path("adapter.safetensors"),
+            Path("pytorch_model.bin"),
+            Path("2_Dense/model.safetensors"),
+        ],
+        "a linked folder": [Path("linked")],
+        "no file": [Path("pipe")],
+    }
 
 
 @posix

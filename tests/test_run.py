@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import math
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -31,9 +33,10 @@ from test_model import convert, job
 from tritcodec import TritError, TritTensor, load_file, open_file, open_model, verify_file
 from tritcodec.encode import Weights, quantize
 from tritcodec.header import TritEntry
-from tritcodec.model import spool, tasks
+from tritcodec.model import run, spool, tasks
 from tritcodec.model import workers as model_workers
 from tritcodec.model.export import dequantize_model
+from tritcodec.model.folder import flush
 from tritcodec.model.index import INDEX_NAME, decode_index
 from tritcodec.model.plan import DEPTHS, config_of, form_of, least_depth, within_budget
 from tritcodec.model.policy import Policy
@@ -181,6 +184,19 @@ def test_a_shard_without_tensors_is_not_read(tmp_path: Path, empty: int) -> None
     out = convert(write_shards(tmp_path / "model", shards), tmp_path / "out", ["uniform-d1"])
     assert sorted(os.listdir(out / "uniform-d1")) == ["config.json", "model.trit"]
     assert list(load_file(out / "uniform-d1" / "model.trit")) == ["a.weight"]
+
+
+def test_a_shard_that_the_index_does_not_name(sharded: Path) -> None:
+    """It belongs to the model, by its name and the count in it: without it a part would be missing."""
+    path = sharded / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    kept = {name: shard for name, shard in index["weight_map"].items() if shard != THIRD}
+    path.write_text(json.dumps({"weight_map": kept}))
+    message = f"{path}: {THIRD} is in the folder, and the index names none of its tensors"
+    with pytest.raises(TritError, match=re.escape(message)):
+        ModelSource(sharded)
+    (sharded / THIRD).rename(sharded / "model-00003-of-00009.safetensors")  # of another model
+    assert {tensor.name for tensor in ModelSource(sharded).tensors} == kept.keys()
 
 
 # Plans
@@ -617,13 +633,56 @@ def test_a_source_that_vanishes_can_come_back(sharded: Path, tmp_path: Path, at:
     )
 
 
-def test_a_companion_that_has_changed_is_said(sharded: Path, tmp_path: Path) -> None:
-    """Else one config could come out with the old one, and the next with the new."""
-    (sharded / "config.json").write_text("{}")
-    unfinished(sharded, tmp_path / "out")
-    (sharded / "config.json").write_text("{ }")
-    with pytest.raises(TritError, match=r"something else is here: beside it config\.json was"):
+def test_a_companion_that_has_changed_stops_no_run(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that has grown, say: no weight depends on it. All configs get what is there at the end."""
+    flushed = itertools.count(1)
+
+    def stop(folder: Path) -> None:
+        if next(flushed) == 3:
+            raise KeyboardInterrupt
+        flush(folder)
+
+    monkeypatch.setattr(run, "flush", stop)
+    with pytest.raises(KeyboardInterrupt):
         convert(sharded, tmp_path / "out", CONFIGS)
+    (sharded / "config.json").write_text("{ }")
+    (sharded / "log.txt").write_text("line\n")
+    monkeypatch.setattr(run, "flush", flush)
+    convert(sharded, tmp_path / "out", CONFIGS)
+    for config in CONFIGS:
+        assert (tmp_path / "out" / config / "config.json").read_text() == "{ }"
+        assert (tmp_path / "out" / config / "log.txt").read_text() == "line\n"
+    assert tree(tmp_path / "out") == tree(convert(sharded, tmp_path / "undisturbed", CONFIGS))
+
+
+def test_a_folder_that_cannot_be_flushed_any_more(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the folders have their names the run has done its work, whatever becomes of flushing these."""
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+
+    rename = os.rename
+
+    def renamed(*paths: Path) -> None:
+        rename(*paths)
+        monkeypatch.setattr("tritcodec.writer.sync", fail)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    convert(sharded, tmp_path / "out", ["uniform-d1"])
+    assert os.listdir(tmp_path / "out") == ["uniform-d1"]
+
+
+def test_a_budget_that_is_too_small_is_said_before_weights_are_read(sharded: Path) -> None:
+    """It depends on shapes and patterns alone, and reading takes hours."""
+    with pytest.raises(TritError, match="1 bits a weight are too few"):
+        job(sharded, ["uniform-d1", "bpw-1"])
+    with pytest.raises(TritError, match="2 bits a weight are too few"):
+        job(sharded, ["bpw-2"], Policy(depths=[("*", 4)]))
+    job(sharded, ["bpw-2.5"])
 
 
 def test_a_place_that_is_taken_is_said_before_the_work(sharded: Path, tmp_path: Path) -> None:

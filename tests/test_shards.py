@@ -83,6 +83,13 @@ def test_a_folder_without_a_model(use: Callable[[Path], object], tmp_path: Path)
     with pytest.raises(FileNotFoundError, match=neither) as caught:
         use(tmp_path)
     assert caught.value.filename == str(tmp_path)
+    for name, advice in (
+        ("model.safetensors", "is not packed: see quantize"),
+        ("x.trit", "can be named itself"),
+    ):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(FileNotFoundError, match=f"it has {name}, which {advice}: "):
+            use(tmp_path)
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
         (tmp_path / name / TRIT_NAME).write_bytes(SHARDS[FIRST])
@@ -187,6 +194,21 @@ def descriptors() -> set[str]:
     place = Path("/proc/self/fd")
     links = [os.readlink(place / name) for name in os.listdir(place) if (place / name).is_symlink()]
     return {link for link in links if link.endswith(".trit")}
+
+
+def test_a_file_that_is_replaced_gives_no_data_of_another_model(tmp_path: Path) -> None:
+    """A lone file, of which a second one is opened while the first is in use: the identity stands."""
+    path = tmp_path / "model.trit"
+    save_file({"a": np.zeros(3), "b": np.zeros(3)}, path)
+    with open_model(path) as model:
+        entries = model.entries()
+        next(entries)  # holds the one open file
+        save_file({"a": np.ones(3), "b": np.ones(3)}, path)
+        with refused(None, str(path)) as caught:
+            model.get_tensor("b")
+        assert "another file has taken this name" in str(caught.value)
+        entries.close()  # type: ignore[attr-defined]  # a generator
+        assert not np.asarray(model.get_tensor("b")).any()
 
 
 def test_a_closed_model_opens_nothing(folder: Path) -> None:

@@ -465,6 +465,30 @@ def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.Monk
         save_file(TENSORS, tmp_path / "new.trit")
 
 
+def test_a_folder_that_cannot_be_flushed_takes_no_file_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems refuse it, and the folder may not be readable; the file has got its name before."""
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save_file(TENSORS, tmp_path / "new.trit")
+    assert verify_file(tmp_path / "new.trit").ok
+
+
+@pytest.mark.parametrize("name", ["model.trit", "中" * 80, "x" * 255])
+def test_a_file_that_is_being_written_has_a_name_that_tells(tmp_path: Path, name: str) -> None:
+    """Hidden, with the name to come, as far as there is room for it: a kill may leave it behind."""
+    with TritWriter(tmp_path / name, []):
+        (found,) = os.listdir(tmp_path)
+        assert found.startswith(f".{name[:50]}.")
+        assert found.endswith(".tmp")
+    assert os.listdir(tmp_path) == [name]
+
+
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
     """Files cannot grow beyond *size* bytes: the system really refuses to write."""

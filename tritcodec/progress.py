@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .text import complain, or_silence
+
 # Phase, tensor, weights that are done, of how many; and whether an earlier run did them.
 Show = Callable[[str, str, int, int, bool], None]
 
@@ -22,11 +24,14 @@ NAME_SHOWN = 40
 def showing(style: str) -> Iterator[Show]:
     """A function to be told of progress, which shows it on standard error.
 
-    *style* is "bar", "lines", "json", "none", or "auto": a bar on a terminal, else lines.
+    *style* is "bar", "lines", "json", "none", or "auto": a bar on a terminal, else lines. Where
+    that cannot be written, the work goes on in silence.
     """
-    terminal = bool(sys.stderr and sys.stderr.isatty())
-    shows = {"bar": Bars, "lines": Lines, "json": Json, "none": Nothing}
-    show = shows[style if style != "auto" else "bar" if terminal else "lines"]()
+    if sys.stderr is None:
+        style = "none"
+    elif style == "auto":
+        style = "bar" if sys.stderr.isatty() else "lines"
+    show = {"bar": Bars, "lines": Lines, "json": Json, "none": Nothing}[style]()
     try:
         yield show
     finally:
@@ -52,18 +57,20 @@ class Bars(Nothing):
 
     def __call__(self, phase: str, name: str, weights: int, total: int, earlier: bool) -> None:
         """Advance the bar of *phase*."""
-        if self._bar is None or phase != self._phase:
-            self.close()
-            self._bar = tqdm(total=total, unit="weight", unit_scale=True, desc=phase, leave=False)
-            self._phase = phase
-        self._bar.set_postfix_str(name[-NAME_SHOWN:], refresh=False)
-        self._bar.initial += weights * earlier  # which the rate leaves out
-        self._bar.update(weights)
+        with or_silence():
+            if self._bar is None or phase != self._phase:
+                self.close()
+                self._bar = tqdm(total=total, unit="weight", unit_scale=True, desc=phase, leave=False)
+                self._phase = phase
+            self._bar.set_postfix_str(name[-NAME_SHOWN:], refresh=False)
+            self._bar.initial += weights * earlier  # which the rate leaves out
+            self._bar.update(weights)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.close()
+            with or_silence():
+                self._bar.close()
         self._bar = None
 
 
@@ -96,7 +103,7 @@ class Lines(Counted):
             line = f"{phase}: {done:,} of {total:,} weights, {100 * done / max(total, 1):.1f} %"
             if rate:
                 line += f", {rate / 1e6:.1f} M/s, {(total - done) / rate:.0f} s left"
-            print(f"{line}, {name!a}", file=sys.stderr, flush=True)
+            complain(f"{line}, {name!a}")
 
 
 class Json(Counted):
@@ -112,4 +119,4 @@ class Json(Counted):
             "total": total,
             "rate": round(rate),
         }
-        print(json.dumps(step), file=sys.stderr, flush=True)
+        complain(json.dumps(step))

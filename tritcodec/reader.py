@@ -62,6 +62,8 @@ class Source:
 
         Raises TritError (READ-4) where the file ends before.
         """
+        if self._file.closed:
+            raise TritError("the file is closed", where=str(self.path))
         view = byte_view(target)
         while view:
             try:

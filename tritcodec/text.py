@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,6 +19,7 @@ from .header import MAJOR, RAW_DTYPES, Entry, RawEntry
 from .model.measure import Distortion, Looked, Sums, by_layer
 from .model.plan import Planned
 from .model.shards import TritModel
+from .model.source import ModelSource
 from .model.verify import ModelReport
 from .verify import Report
 
@@ -87,6 +89,21 @@ def _totals(sums: Sums) -> list[str]:
     return lines
 
 
+def missing_lines(found: Sequence[Looked], source: ModelSource) -> list[str]:
+    """In words, which of the raw tensors *found* are not so in *source*, and what else that has."""
+    wrong = [looked for looked in found if looked.fault]
+    lines = [f"{len(wrong)} of the raw are not as in the source, {_first(wrong)}"] if wrong else []
+    here = {looked.entry.name for looked in found}
+    missing = [tensor.name for tensor in source.tensors if tensor.name not in here]
+    if missing:
+        lines.append(f"{len(missing)} tensors of the source are not here, {min(missing)!a} the first")
+    return lines or ["the raw tensors are as in the source, which has no others"]
+
+
+def _first(wrong: Sequence[Looked]) -> str:
+    return f"{wrong[0].entry.name!a} the first: {wrong[0].fault}"
+
+
 def plan_table(plans: dict[str, list[Planned]]) -> str:
     """What becomes of each tensor, a column for each config, and the sums of each."""
     configs = list(plans)
@@ -96,7 +113,7 @@ def plan_table(plans: dict[str, list[Planned]]) -> str:
     for items in zip(*plans.values(), strict=True):
         tensor = items[0].tensor
         sizes = [_planned(item, config) for item, config in zip(items, configs, strict=True)]
-        reason = textwrap.shorten(items[0].reason or "", REASON_WIDTH, placeholder="…")
+        reason = textwrap.shorten(items[0].reason or "", REASON_WIDTH, placeholder=_ellipsis())
         rows.append([tensor.name, _shape(tensor.shape), tensor.dtype, *sizes, reason])
     totals = [f"{config}: {summary(planned)}" for config, planned in plans.items()]
     return "\n".join([table(header, rows, ["dtype", "kept because"]), "", *totals])
@@ -140,7 +157,17 @@ def table(header: list[str], rows: list[list[str]], spare: Sequence[str] = ()) -
 
 def _cut(text: str, width: int) -> str:
     """The last *width* characters: the end of a name tells more than its start."""
-    return text if len(text) <= width else "…" + text[1 - width :]
+    mark = _ellipsis()
+    return text if len(text) <= width else mark + text[len(mark) - width :]
+
+
+def _ellipsis() -> str:
+    """What stands for what was cut: one character, where standard output has it."""
+    try:
+        "…".encode(sys.stdout.encoding)
+    except (UnicodeEncodeError, AttributeError):  # standard output may be closed
+        return "..."
+    return "…"
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -205,8 +232,15 @@ def complain(text: str, end: str = "\n") -> None:
     """Print *text* to standard error, if there is one and it can be written."""
     if sys.stderr is None:  # for which print would take standard output
         return
-    try:
+    with or_silence():
         print(text, end=end, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def or_silence() -> Iterator[None]:
+    """For a block that writes to standard error: where that cannot be written, nothing is from now on."""
+    try:
+        yield
     except OSError:
         _let_go(sys.stderr)
 

@@ -33,7 +33,7 @@ class Report:
     `verdict` is "valid", "invalid" or "unsupported" (a newer version or an
     unknown flag, of which nothing more can be said); `findings` has at least
     one entry unless valid. `notes` are no defects: keys of a newer minor version.
-    `identity` is the header's SHA-256, where the header could be read.
+    `identity` is the header's SHA-256, where header and layout are valid.
     """
 
     findings: list[Finding] = field(default_factory=list)

@@ -33,6 +33,8 @@ from .reader import PathLike, Tensor, TritFile, block_errors, byte_view, open_fi
 from .tensor import Form, TritTensor
 from .trits import check_depth
 
+NAME_KEPT = 50  # characters: with four bytes each, the whole stays below the 255 that systems allow
+
 
 class TritWriter:
     """Writes one file; a context manager (SPEC 8.2).
@@ -60,7 +62,7 @@ class TritWriter:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
         if not self.path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path.parent))
-        self._temporary = self.path.with_name(f".{secrets.token_hex(8)}.trit.tmp")
+        self._temporary = temporary_name(self.path, "tmp")
 
     def write(self, name: str, part: int, chunks: Iterable[npt.NDArray[Any]]) -> bytes:
         """Write segment *part* of tensor *name* from C-contiguous arrays; gives its SHA-256.
@@ -146,7 +148,7 @@ class TritWriter:
         # "A writer SHOULD write to another name in the same folder, flush the file to storage, and rename
         # it."
         os.replace(self._temporary, self.path)
-        sync(self.path.parent)
+        sync_names(self.path.parent)
 
     def _with_digests(self, entry: Entry) -> Entry:
         digests = tuple(self._digests[entry.name, part] for part in range(len(entry.digests)))
@@ -234,6 +236,17 @@ def _cut_entry(entry: Entry, depth: int) -> Entry:
     if isinstance(entry, RawEntry) or entry.form.depth <= depth:
         return entry
     return trit_entry(entry.name, entry.form.truncated(depth))
+
+
+def temporary_name(path: Path, suffix: str) -> Path:
+    """A hidden name beside *path*, for what takes that name when it is whole; a kill may leave it there."""
+    return path.with_name(f".{path.name[:NAME_KEPT]}.{secrets.token_hex(8)}.{suffix}")
+
+
+def sync_names(folder: Path) -> None:
+    """Make names in *folder* that have been given last through a power cut; what fails takes none back."""
+    with contextlib.suppress(OSError):
+        sync(folder)
 
 
 def sync(path: Path) -> None:

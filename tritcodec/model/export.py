@@ -17,14 +17,14 @@ from ..layout import Segment
 from ..reader import PathLike, TritFile, byte_view
 from ..tensor import float_name
 from ..writer import copy_truncated, truncate_file
-from .folder import copy_companions, new_folders
+from .folder import copy_companions, new_folder
 from .index import INDEX_NAME, encode_index, index_bytes
 from .shards import TritModel, model_file, open_model, read_shard, segments_of, trit_bands
 from .source import LENGTH_SIZE, MODEL_NAME
 
 CONFIG_NAME = "config.json"
 DTYPE_KEYS = ("dtype", "torch_dtype")  # in it; the second is that of older models
-TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 METADATA = "__metadata__"  # a name that safetensors reserves
 BAND_WEIGHTS = 1 << 22  # weights read, decoded and written at once
 Told = Callable[[str, int], None]  # a tensor that is done, and its weights
@@ -44,11 +44,12 @@ def dequantize_model(
     *source*. Trit tensors get the *dtype* "F32", "F16" or "BF16", or each its own, and are cut to
     *depth* where that is given; raw ones stay as they are. A *dtype* is put into `config.json`, too, where
     that has one. Memory is for a few million
-    weights. The folder appears when it is complete. Raises TritError for damaged files or where
+    weights, or five rows. The folder appears when it is complete. Raises TritError for damaged files or where
     *target* exists.
     """
-    with open_model(source) as model, new_folders([Path(target)]) as [folder]:
-        copy_companions(_folder(source), folder)
+    dtype = None if dtype is None else float_name(dtype)
+    with open_model(source) as model, new_folder(Path(target)) as folder:
+        copy_companions(folder_of(source), folder)
         if dtype is not None:
             _put_dtype(folder / CONFIG_NAME, dtype)
         size = 0
@@ -66,12 +67,12 @@ def truncate_model(source: PathLike, target: PathLike, depth: int) -> None:
     A folder has the same shards again, with their index, and the other files of *source*. A `.trit`
     file that has the name *target* is replaced; TritError is raised for any other.
     """
-    if _folder(source) is None:
+    if folder_of(source) is None:
         _check_replaceable(Path(target))
         truncate_file(source, target, depth)
         return
-    with open_model(source) as model, new_folders([Path(target)]) as [folder]:
-        copy_companions(_folder(source), folder)
+    with open_model(source) as model, new_folder(Path(target)) as folder:
+        copy_companions(folder_of(source), folder)
         for shard in model.shards:
             with model.shard(shard) as file:
                 copy_truncated(file, folder / shard, depth)
@@ -88,7 +89,7 @@ def _check_replaceable(target: Path) -> None:
                 raise TritError(message, where=str(target))
 
 
-def _folder(source: PathLike) -> Path | None:
+def folder_of(source: PathLike) -> Path | None:
     """The folder that *source* means, by itself or its index; None for a lone file."""
     path = model_file(source)
     return path.parent if Path(source).is_dir() or path.name == INDEX_NAME else None
@@ -174,7 +175,7 @@ def _blocks(
 
 
 def _dtype(entry: Entry, dtype: str | None) -> str:
-    return entry.dtype if dtype is None or isinstance(entry, RawEntry) else float_name(dtype)
+    return entry.dtype if dtype is None or isinstance(entry, RawEntry) else dtype
 
 
 def _size(entry: Entry, dtype: str | None) -> int:

@@ -5,52 +5,41 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from ..errors import TritError
-from ..writer import sync
+from ..writer import sync, sync_names, temporary_name
 from .source import companions
 
 
 @contextlib.contextmanager
-def new_folders(targets: Sequence[Path]) -> Iterator[list[Path]]:
-    """Folders beside *targets*, to fill; flushed to storage, they take their names when the block ends.
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder beside *target*, to fill; flushed to storage, it takes that name when the block ends.
 
-    After an exception they are removed, with everything in them and with
-    those parents of *targets* that were made for them. Raises TritError where
-    a target exists; an OSError names the target, not the folder beside it.
+    After an exception it is removed, with everything in it and with those parents of *target* that were
+    made for it. Raises TritError where *target* exists; an OSError names it, not the folder beside it.
     """
-    for target in targets:
-        if os.path.lexists(target):
-            raise TritError("exists already; remove it or name another place", where=str(target))
-    parents = [parent for target in targets for parent in target.parents]
-    made = [parent for parent in dict.fromkeys(parents) if not parent.exists()]
-    building = {target.with_name(f".{secrets.token_hex(8)}.partial"): target for target in targets}
-    named: list[Path] = []
+    if os.path.lexists(target):
+        raise TritError("exists already; remove it or name another place", where=str(target))
+    made = [parent for parent in target.parents if not parent.exists()]
+    folder = temporary_name(target, "partial")
     try:
-        for folder in building:
-            folder.mkdir(parents=True)
-        yield list(building)
-        for folder in building:
-            flush(folder)
-        for folder, target in building.items():
-            os.rename(folder, target)
-            named.append(target)
-        for parent in {target.parent for target in targets}:
-            sync(parent)
+        folder.mkdir(parents=True)
+        yield folder
+        flush(folder)
+        os.rename(folder, target)
     except BaseException as error:
-        for folder in [*building, *named]:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         for parent in made:  # innermost first; one that others use by now is not empty
             with contextlib.suppress(OSError):
                 parent.rmdir()
         if isinstance(error, OSError):
-            _name_target(error, building)
+            _name_target(error, folder, target)
         raise
+    sync_names(target.parent)
 
 
 @contextlib.contextmanager
@@ -61,7 +50,7 @@ def new_file(target: Path) -> Iterator[TextIO]:
     """
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = temporary_name(target, "tmp")
     try:  # a path in it may be no UTF-8
         with open(temporary, "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             yield file
@@ -91,11 +80,8 @@ def flush(folder: Path) -> None:
         sync(path)
 
 
-def _name_target(error: OSError, building: dict[Path, Path]) -> None:
+def _name_target(error: OSError, folder: Path, target: Path) -> None:
     """Let *error* speak of the target that the user named; a failing write names no file at all."""
-    if error.filename is None:
-        error.filename = str(next(iter(building.values())).parent)
-    for folder, target in building.items():
-        error.filename = str(error.filename).replace(str(folder), str(target))
-        if error.filename2 is not None:  # of a copy, what was copied to
-            error.filename2 = str(error.filename2).replace(str(folder), str(target))
+    error.filename = str(error.filename or target).replace(str(folder), str(target))
+    if error.filename2 is not None:  # of a copy, what was copied to
+        error.filename2 = str(error.filename2).replace(str(folder), str(target))

@@ -16,10 +16,12 @@ import numpy.typing as npt
 from ..codebook import CODES
 from ..errors import TritError
 from ..header import Entry, RawEntry, TritEntry
+from ..layout import Segment
+from ..reader import TritFile
 from ..tensor import Form, TritTensor, row_ranges
 from .policy import SOURCES
 from .shards import TritModel, segments_of, trit_bands
-from .source import ModelSource, SourceTensor, read_rows
+from .source import ModelSource, SourceTensor, read_bytes, read_rows
 
 BAND_WEIGHTS = 1 << 20  # weights looked at, at once
 
@@ -70,13 +72,15 @@ class Distortion:
 class Looked:
     """What was found of a tensor: its entry; of a trit tensor, where asked for, error and counts.
 
-    `levels` counts the levels from -H to H, `codes` the codes from 0 to 26.
+    `levels` counts the levels from -H to H, `codes` the codes from 0 to 26. `fault` is what a raw
+    tensor differs in from the source.
     """
 
     entry: Entry
     distortion: Distortion | None = None
     levels: tuple[int, ...] = ()
     codes: tuple[int, ...] = ()
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,10 @@ def look(
 ) -> list[Looked]:
     """Every tensor of *model*, in the order of their names.
 
-    With *source*, how far trit tensors are from it; with *counts*, how often they have each level and code;
-    with neither, no weight is read. Memory is for a band of rows. Raises TritError where *source* lacks
-    a tensor or has it in another shape, and for damage to what is read.
+    With *source*, how far trit tensors are from it, and whether raw ones are the same; with *counts*,
+    how often trit tensors have each level and code; with neither, no weight is read.
+    Memory is for a band of rows. Raises TritError where *source* lacks a trit tensor or has it in another
+    shape, and for damage to what is read.
     """
     sources = {tensor.name: tensor for tensor in source.tensors} if source else {}
     if source:  # all of them, before weights are read
@@ -163,10 +168,27 @@ def look(
                     bands = trit_bands(file, entry, segments[entry.name], BAND_WEIGHTS)
                     measure = _measure(entry, sources, source.path) if source else None
                     found.append(_look(entry, bands, measure, counts))
+                elif isinstance(entry, RawEntry) and source:
+                    fault = _fault(file, segments[entry.name][0], entry, sources.get(entry.name))
+                    found.append(Looked(entry, fault=fault))
                 else:
                     found.append(Looked(entry))
                 progress(entry.name, math.prod(entry.shape))
     return sorted(found, key=lambda looked: looked.entry.name)
+
+
+def _fault(file: TritFile, segment: Segment, entry: RawEntry, source: SourceTensor | None) -> str:
+    """In words, what the raw tensor *entry* differs in from *source*; nothing where it is the same."""
+    if source is None:
+        return "the source has no such tensor"
+    if (source.dtype, source.shape) != (entry.dtype, entry.shape):
+        return f"{source.dtype} {list(source.shape)} in the source, {entry.dtype} {list(entry.shape)} here"
+    at = 0
+    for block in file.blocks(segment):
+        if not np.array_equal(block, read_bytes(source, at, block.size)):
+            return "other values"
+        at += block.size
+    return ""
 
 
 def _measure(entry: TritEntry, sources: Mapping[str, SourceTensor], where: Path) -> Measure:
@@ -185,7 +207,9 @@ def _look(entry: TritEntry, bands: Iterable[TritTensor], measure: Measure | None
             levels += np.bincount(band.levels().ravel() + np.int16(H), minlength=len(levels))
             codes += np.bincount(band.codes.ravel(), minlength=CODES)
     distortion = measure.total if measure else None
-    return Looked(entry, distortion, *(tuple(n.tolist()) for n in (levels, codes) if counts))
+    if not counts:
+        return Looked(entry, distortion)
+    return Looked(entry, distortion, tuple(levels.tolist()), tuple(codes.tolist()))
 
 
 class Measure:

@@ -25,7 +25,7 @@ KINDS = {  # of configs, by what their names look like
     "sens": re.compile(rf"sens-({NUMBER})"),
     "bpw": re.compile(rf"bpw-({NUMBER})"),
 }
-KNOWN = "uniform-d1 to uniform-d4, sens-X (relative squared error), bpw-X (bits a weight)"
+KNOWN = "uniform-d1 to uniform-d4, sens-X (relative squared error, as 0.01), bpw-X (bits a weight, as 2.5)"
 REPACKED = "repacked"  # the config of `repack`: the depth at which a matrix was made
 UNSURE = 1.05  # of estimates: where one is that near to the bound, what counts is the error that comes out
 
@@ -105,9 +105,7 @@ def plan(
     reasons = {tensor.name: policy.reason_to_keep(tensor) for tensor in tensors}
     if config.kind == "repack":
         return [_repacked(tensor, reasons[tensor.name], surveys[tensor.name]) for tensor in tensors]
-    matrices = [tensor for tensor in tensors if reasons[tensor.name] is None]
-    fixed = {tensor.name: policy.fixed_depth(tensor) for tensor in matrices}
-    depths = {name: depth for name, depth in fixed.items() if depth is not None}
+    matrices, depths = _matrices(tensors, policy)
     free = [tensor for tensor in matrices if tensor.name not in depths]
     if config.kind == "uniform":
         depths |= dict.fromkeys((tensor.name for tensor in free), int(config.value))
@@ -116,6 +114,31 @@ def plan(
     else:
         depths |= within_budget(matrices, depths, config.value, group_size, surveys)
     return [_planned(tensor, depths.get(tensor.name), reasons[tensor.name], group_size) for tensor in tensors]
+
+
+def check_budget(tensors: Sequence[SourceTensor], config: Config, policy: Policy, group_size: int) -> None:
+    """Raise TritError where a "bpw" *config* gives less than the least there is; that takes no weights."""
+    if config.kind == "bpw":
+        _spare(*_matrices(tensors, policy), config.value, group_size)
+
+
+def _matrices(tensors: Sequence[SourceTensor], policy: Policy) -> tuple[list[SourceTensor], dict[str, int]]:
+    """Those of *tensors* that are quantised, and by name the depths of which the config has no say."""
+    matrices = [tensor for tensor in tensors if policy.reason_to_keep(tensor) is None]
+    fixed = {tensor.name: policy.fixed_depth(tensor) for tensor in matrices}
+    return matrices, {name: depth for name, depth in fixed.items() if depth is not None}
+
+
+def _spare(matrices: Sequence[SourceTensor], fixed: Mapping[str, int], bits: float, group_size: int) -> float:
+    """The bits that *bits* a weight leave where all that is not *fixed* has depth 1; TritError if none."""
+    weights = sum(math.prod(tensor.shape) for tensor in matrices)
+    least = sum(8 * form_of(t, fixed.get(t.name, 1), group_size).nbytes for t in matrices)
+    if bits * weights < least:
+        enough = math.ceil(least / weights * 1e4) / 1e4  # what is said has to be
+        raise TritError(
+            f"{bits:g} bits a weight are too few: the least that this model takes is {enough:.4f}"
+        )
+    return bits * weights - least
 
 
 def least_depth(errors: Mapping[int, float], bound: float) -> int:
@@ -138,11 +161,7 @@ def within_budget(
     """
     cost = {t.name: {d: 8 * form_of(t, d, group_size).nbytes for d in DEPTHS} for t in matrices}
     depths = {tensor.name: fixed.get(tensor.name, 1) for tensor in matrices}
-    weights = sum(math.prod(tensor.shape) for tensor in matrices)
-    left = bits * weights - sum(cost[name][depth] for name, depth in depths.items())
-    if left < 0:
-        least = math.ceil((bits - left / weights) * 1e4) / 1e4  # what is said has to be enough
-        raise TritError(f"{bits:g} bits a weight are too few: the least that this model takes is {least:.4f}")
+    left = _spare(matrices, fixed, bits, group_size)
     steps = [
         (-gain, order, tensor.name, before, after)
         for order, tensor in enumerate(matrices)

@@ -15,14 +15,14 @@ from ..header import MAJOR, MINOR, TritEntry, encode_header
 from ..reader import PathLike, open_file
 from ..reader import naming as in_file
 from ..version import __version__
-from ..writer import sync
+from ..writer import sync_names
 from . import index
 from .assemble import Encoded, Found
 from .folder import copy_companions, flush
 from .index import INDEX_NAME, TRIT_NAME
-from .plan import DEPTHS, Config, Planned, plan
+from .plan import DEPTHS, Config, Planned, check_budget, plan
 from .policy import Policy
-from .source import ModelSource, Shard, SourceTensor, companion_digests, will_read
+from .source import ModelSource, Shard, SourceTensor, will_read
 from .spool import Spool
 from .tasks import Surveyed, Work, naming, survey_raw
 from .workers import Task, announced, run_all
@@ -51,6 +51,8 @@ class Job:
 
     def __post_init__(self) -> None:
         self.policy.check(self.source.tensors)
+        for config in self.configs:
+            check_budget(self.source.tensors, config, self.policy, self.work.group_size)
         deepest = Config("uniform-d4", "uniform", DEPTHS[-1])
         for shard in self.source.shards:
             for config in self.configs:
@@ -107,7 +109,6 @@ class Job:
             "depth": [list(pair) for pair in self.policy.depths],
             **self.work.options(),
             "source": {shard.path.name: {"bytes": shard.size, "header": shard.header} for shard in shards},
-            "beside it": companion_digests(self.source.folder),
         }
 
 
@@ -306,19 +307,20 @@ def check_places(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
 
 def finish(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
     """Give the folders of all configs what they lack, and their names."""
-    for config in job.configs:
-        folder = spool.folder / config.name
-        if not is_complete(spool, config):
-            folder.mkdir(exist_ok=True)
-            copy_companions(job.source.folder, folder)
-            write_index(folder, len(job.source.shards))
-            flush(folder)
-            spool.put(f"done.{config.name}", b"")
+    unnamed = {
+        c.name: output for c, output in zip(job.configs, outputs, strict=True) if not is_named(spool, c)
+    }
+    for name in unnamed:  # complete or not: all get the other files of the source as they are now
+        folder = spool.folder / name
+        folder.mkdir(exist_ok=True)
+        copy_companions(job.source.folder, folder)
+        write_index(folder, len(job.source.shards))
+        flush(folder)
+        spool.put(f"done.{name}", b"")
     check_places(job, spool, outputs)
-    for config, output in zip(job.configs, outputs, strict=True):
-        if not is_named(spool, config):
-            os.rename(spool.folder / config.name, output)
-    sync(spool.target)
+    for name, output in unnamed.items():
+        os.rename(spool.folder / name, output)
+    sync_names(spool.target)
     spool.discard()
 
 

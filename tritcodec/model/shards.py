@@ -18,9 +18,9 @@ from ..layout import Segment
 from ..reader import PathLike, Source, Tensor, TritFile, check_digest, naming, open_file
 from ..tensor import TritTensor, row_ranges
 from .index import INDEX_NAME, MAX_INDEX_SIZE, SHOWN, TRIT_NAME, Index, Shard, decode_index
+from .source import BLOBS
 
 MAX_OPEN = 16  # shards whose files stay open: names in order go through a model shard by shard, nearly
-BLOBS = "blobs"  # what hub clients call the folder of what they keep
 
 
 class TritModel:
@@ -39,6 +39,7 @@ class TritModel:
         self.index: Index | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self.identity = ""  # not known yet
         self._idle: dict[str, TritFile] = {}  # open files that nobody uses, the last used last
         if self.path.name == INDEX_NAME:
             with naming(self.path):
@@ -146,7 +147,12 @@ class TritModel:
 
     def _open(self, name: str) -> TritFile:
         if self.index is None:
-            return open_file(self.path, check=self.check)
+            file = open_file(self.path, check=self.check)
+            if self.identity in ("", file.identity):
+                return file
+            file.close()
+            message = "another file has taken this name since the model was opened"
+            raise TritError(message, where=str(self.path))
         with naming(self.path):
             path = shard_file(self.path.parent, name)  # it may have become a link meanwhile
         file = open_file(path, check=self.check)
@@ -182,11 +188,25 @@ def model_file(path: PathLike) -> Path:
     if os.path.lexists(index):
         return index
     if not os.path.lexists(path / TRIT_NAME):
-        within = sorted(file.parent.name for file in path.glob(f"*/{TRIT_NAME}*"))
-        message = f"neither {TRIT_NAME} nor {INDEX_NAME} in the folder"
-        message += f"; there are packed models within: {', '.join(dict.fromkeys(within))}" if within else ""
+        message = f"neither {TRIT_NAME} nor {INDEX_NAME} in the folder{_instead(path)}"
         raise FileNotFoundError(errno.ENOENT, message, str(path))
     return path / TRIT_NAME
+
+
+def _instead(folder: Path) -> str:
+    """In words, what a *folder* has instead of a packed model, and what to do with it."""
+    names = sorted(os.listdir(folder))  # raises, where that is why nothing was found
+    within = sorted(file.parent.name for file in folder.glob(f"*/{TRIT_NAME}*"))
+    if within:
+        return f"; there are packed models within: {', '.join(dict.fromkeys(within))}"
+    for suffix, advice in {
+        ".trit": "can be named itself",
+        ".safetensors": "is not packed: see quantize",
+    }.items():
+        found = [name for name in names if name.endswith(suffix)]
+        if found:
+            return f"; it has {found[0]}, which {advice}"
+    return ""
 
 
 def read_index(path: Path) -> tuple[Index, str]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ import safetensors
 
 from ..errors import TritError
 from ..header import RAW_DTYPES
-from ..reader import BLOCK_BYTES, PathLike, Source
+from ..reader import PathLike, Source
 from .index import INDEX_NAME as PACKED_INDEX
 from .index import TRIT_NAME
 
@@ -31,6 +31,13 @@ WEIGHTS = frozenset(  # suffixes of files with weights, of whatever framework
         *(".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite"),
     )
 )
+BLOBS = "blobs"  # what hub clients call the folder of what they keep
+NUMBERED = re.compile(r"(.*)-[0-9]{5}-of-([0-9]{5})\.safetensors")
+INSTEAD = {  # of files with other weights, by the ends of their names: what they are good for
+    ".trit": "is packed already: see dequantize",
+    ".safetensors": "can be named itself",
+    "": "is to be saved as safetensors first",
+}
 LENGTH_SIZE = 8  # safetensors: a little-endian u64 with the length of the JSON header stands first
 SHARD_NAME = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors"
@@ -101,14 +108,21 @@ def will_read(tensor: SourceTensor, start: int = 0, stop: int | None = None) -> 
 
 def read_rows(tensor: SourceTensor, start: int, stop: int) -> npt.NDArray[Any]:
     """Rows [start, stop) of *tensor*, seen as (rows, K), K its last axis; a scalar is one row of one."""
-    columns = tensor.shape[-1] if tensor.shape else 1
-    array = np.empty((stop - start, columns), RAW_DTYPES[tensor.dtype])
+    columns, dtype = tensor.shape[-1] if tensor.shape else 1, RAW_DTYPES[tensor.dtype]
+    size = columns * dtype.itemsize
+    data = read_bytes(tensor, start * size, (stop - start) * size)
+    return data.view(dtype).reshape(stop - start, columns)
+
+
+def read_bytes(tensor: SourceTensor, start: int, size: int) -> npt.NDArray[np.uint8]:
+    """Of the bytes of *tensor*, *size* from *start* on."""
+    data = np.empty(size, np.uint8)
     file = Source(tensor.path)  # to open it costs nothing beside reading, and nothing stays open
     try:
-        file.read_into(array, tensor.offset + start * columns * array.itemsize)
+        file.read_into(data, tensor.offset + start)
     finally:
         file.close()
-    return array
+    return data
 
 
 def read_tensor(tensor: SourceTensor) -> npt.NDArray[Any]:
@@ -122,34 +136,49 @@ def rows_of(tensor: SourceTensor) -> int:
 
 
 def companions(folder: Path) -> list[Path]:
-    """The files of a model *folder* that are no weights, relative to it: configuration, tokenizer.
+    """The files of a model *folder* that go where the model goes, relative to it: configuration, tokenizer.
 
-    Not those of packed models, which an earlier run may have put in it, nor of folders with names that
-    shards have, nor a log that this process writes. Raises OSError for a folder that cannot be
-    listed: a copy would lack what is in it.
+    Raises OSError for a folder that cannot be listed: a copy would lack what is in it.
     """
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if _may_be_model(Path(parent, name)))
-        for name in sorted(names):
-            path = Path(parent, name)
-            other = name.startswith(".") or _is_weights(path)
-            if not other and path.is_file() and not _is_log(path):
-                found.append(path.relative_to(folder))
+    return [path for path, reason in _look_at(folder) if reason is None]
+
+
+def left_out(folder: Path, own: Iterable[Path]) -> dict[str, list[Path]]:
+    """The files of *folder* that are neither the model's *own* files nor companions, by the reason why."""
+    found: dict[str, list[Path]] = {}
+    kept = {Path(path) for path in own}
+    for path, reason in _look_at(folder):
+        if reason and folder / path not in kept:
+            found.setdefault(reason, []).append(path)
     return found
 
 
-def companion_digests(folder: Path | None) -> dict[str, str]:
-    """The SHA-256 of each of them; none where there is no folder."""
-    return {str(path): _digest(folder / path) for path in companions(folder)} if folder else {}
+def _look_at(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """What is in *folder*, relative to it, and why it is no companion, or None where it is one.
+
+    Nothing is said of what is hidden, of packed models, which an earlier run may have put there,
+    of folders with names that shards have, and of a log that this process writes.
+    """
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if _may_be_model(Path(parent, name)))
+        for name in sorted([*names, *folders]):
+            path = Path(parent, name)
+            linked = path.is_symlink()
+            if not (name.startswith(".") or _is_log(path) or (name in folders and not linked)):
+                yield path.relative_to(folder), _reason(folder, path)
 
 
-def _digest(path: Path) -> str:
-    digest = sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+def _reason(folder: Path, path: Path) -> str | None:
+    """Why a file, or a link, of *folder* stays behind; None where it does not."""
+    if _is_weights(path):
+        return "weights, not of this model"
+    if not path.is_file():
+        return "a linked folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no file"
+    # Else whoever made the folder has any file published that its user may read, as SPEC 15.2 says.
+    home, real = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
+    if real.is_relative_to(home) or real.parent == home.parent.parent / BLOBS:
+        return None
+    return "a link that leads out of the folder"
 
 
 def _may_be_model(folder: Path) -> bool:
@@ -181,7 +210,18 @@ def _weights(path: Path) -> Path:
         return path
     if (path / MODEL_NAME).is_file():
         return path / MODEL_NAME
-    raise TritError(f"neither {MODEL_NAME} nor {INDEX_NAME} in the folder", where=str(path))
+    message = f"neither {MODEL_NAME} nor {INDEX_NAME} in the folder{_instead(path)}"
+    raise TritError(message, where=str(path))
+
+
+def _instead(folder: Path) -> str:
+    """In words, what weights a *folder* has instead of a model, and what to do with them."""
+    names = [name for name in sorted(os.listdir(folder)) if _is_weights(Path(name))]
+    for suffix, advice in INSTEAD.items():
+        found = [name for name in names if name.endswith(suffix)]
+        if found:
+            return f"; it has {found[0]}, which {advice}"
+    return ""
 
 
 def _weight_map(folder: Path) -> dict[str, str] | None:
@@ -208,11 +248,29 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
 def _shard_files(folder: Path, weight_map: Mapping[str, str]) -> list[Path]:
     """The shards, in the order of their names, all of them there."""
     files = [folder / name for name in sorted(set(weight_map.values()))]
+    _check_siblings(folder, {file.name for file in files})
     missing = [file.name for file in files if not file.exists()]
     if missing:
         message = f"{len(missing)} of {len(files)} shards are missing, {missing[0]} the first"
         raise TritError(message, where=str(folder))
     return files
+
+
+def _check_siblings(folder: Path, named: set[str]) -> None:
+    """Raise TritError for a shard in *folder* that is named like those of the index, but not by it."""
+    families = {_family(name) for name in named}
+    for name in sorted(os.listdir(folder)):
+        family = _family(name)
+        stranger = family and family in families and name not in named
+        if stranger and _shard(folder / name).tensors:
+            message = f"{name} is in the folder, and the index names none of its tensors"
+            raise TritError(message, where=str(folder / INDEX_NAME))
+
+
+def _family(name: str) -> tuple[str, ...] | None:
+    """What the names of the shards of one model have in common; None where it is no such name."""
+    found = NUMBERED.fullmatch(name)
+    return found.groups() if found else None
 
 
 def _check_shards(shards: Sequence[Shard], weight_map: Mapping[str, str], where: Path) -> None:
