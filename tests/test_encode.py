@@ -497,6 +497,14 @@ def test_tritllm_v2_tries_four_scales_and_snaps(depth: int, group_size: int) -> 
     assert float(np.abs(w).max()) <= scales[-1] <= float(np.abs(w).max()) * (1 + 2.0**-16)
 
 
+@pytest.mark.parametrize("smallest", [0.0, 1e-45])
+def test_the_steps_of_tritllm_v2_begin_at_the_least_normal_number(smallest: float) -> None:
+    """Where all weights are zero, or subnormal, scales say less than that."""
+    w = np.array([[smallest, 3 * smallest, 0, 7 * smallest]], np.float32)
+    form, _, _ = collect(encoder.encode(w, 1, group_size=2, method="tritllm-v2"))
+    assert (form.codebook.view(np.uint32) >> 6).tolist() == list(range(U_MIN, U_MIN + 27))
+
+
 def test_scales_snap_by_ratio_and_ties_to_the_lower_step() -> None:
     """Between steps s and 4s the border is 2s: at it the lower code, a last place above it the higher."""
     steps = np.float32(2) ** np.arange(-26, 27, 2, dtype=np.float32)

@@ -157,6 +157,20 @@ def test_depth_and_group_size_are_found_whatever_the_name(sharded: Path, tmp_pat
     check_restored(sharded, packed, tmp_path / "back")
 
 
+@pytest.mark.parametrize(
+    ("columns", "size"), [(16, 16), (20, 20), (32, 32), (100, 100), (128, 128), (200, 200), (1 << 17, 128)]
+)
+def test_the_group_size_is_at_most_the_row(tmp_path: Path, columns: int, size: int) -> None:
+    """A matrix of zeros fits every group size (SPEC 16.4), and its steps begin at 1."""
+    source = write_model(tmp_path / "model", {"a.weight": Stored("F16", (64, columns), bytes(128 * columns))})
+    assert repack(source, tmp_path / "out")["a.weight"].reason is None
+    with open_file(tmp_path / "out" / "repacked" / TRIT) as file:
+        tensor = file.get_tensor("a.weight")
+    assert isinstance(tensor, TritTensor)
+    assert tensor.group_size == size
+    assert tensor.codebook.view(np.uint32).tolist() == [0x3F80_0000 + 64 * i for i in range(27)]
+
+
 def test_negative_zeros_are_counted_or_kept(sharded: Path, tmp_path: Path) -> None:
     """By default they come back as +0; with strict zeros the matrix stays as it is, with all its bits."""
     before = contents(sharded)["a.weight"]
