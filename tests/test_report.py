@@ -25,7 +25,7 @@ from tritcodec.model.policy import Policy
 from tritcodec.model.repack import Repack, repack_job
 from tritcodec.model.report import report, size
 from tritcodec.model.run import quantize_model
-from tritcodec.model.source import ModelSource
+from tritcodec.model.source import ModelSource, read_tensor
 from tritcodec.model.workers import Inline
 
 HOSTILE = "<img src=x onerror=\"alert(1)\"></title></style><script>alert('2')</script>&amp;"
@@ -92,6 +92,18 @@ def test_whatever_a_file_holds_is_text(page: str) -> None:
         assert name in text
     assert text.count(HOSTILE) >= 4  # key and value of the metadata, a layer, a bias
     assert "alert('2')</script>" not in page
+
+
+def test_raw_tensors_that_differ_are_counted(made: Path, page: str, tmp_path: Path) -> None:
+    """Those that the source has otherwise, or not at all: how many, and the first."""
+    label = "Raw, not as in the source"
+    assert label not in page
+    tensors = {t.name: t for t in ModelSource(made.parents[1] / "source").tensors if t.name not in KEPT}
+    others = {name: Stored(t.dtype, t.shape, read_tensor(t).tobytes()) for name, t in tensors.items()}
+    with open_model(made) as model:
+        found = look(model, ModelSource(write_model(tmp_path / "other", others)), counts=True)
+        text = "".join(Parsed(report(model, found)).text)
+    assert f"{label}{len(KEPT)} tensors{min(KEPT)}" in text
 
 
 def test_nothing_is_fetched(page: str) -> None:

@@ -79,6 +79,9 @@ def _facts(model: TritModel, found: Sequence[Looked]) -> str:
         relative = f"relative error {_percent(sums.error)}"
         facts["Signal to noise"] = f"<b>{sums.error.sqnr:.2f} dB</b><br>{relative}"
         facts["Worst group, row:group"] = f"{_text(sums.error.worst.tensor)}<br>{_worst(sums.error.worst)}"
+    wrong = [each.entry.name for each in found if each.fault]
+    if wrong:
+        facts["Raw, not as in the source"] = f"<b>{len(wrong)}</b> tensors<br>{_text(wrong[0])}"
     facts |= {_text(key): _text(value[:SHOWN]) for key, value in model.metadata.items()}
     facts["Identity"] = f"<code>{model.identity}</code>"
     items = (f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
