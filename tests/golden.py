@@ -824,6 +824,15 @@ def _tensors() -> Made:
 
 
 def _forms() -> Made:
+    deepest: dict[str, Trit | Raw] = {"w": painted_trit([3], 4)}
+    digests = parts_of(deepest, {})[0]["tensors"][0]["sha256"]
+    deeper = {"depth": 5, "sha256": [*digests, digests[-1]]}
+    yield (
+        "TEN-2",
+        "depth-5-with-8-digests",
+        "depth 5, and a digest for each of the segments it would have",
+        edited(deepest, lambda header, _: header["tensors"][0].update(deeper)),
+    )
     for depth in range(1, 5):
         trit: dict[str, Trit | Raw] = {"w": painted_trit([3], depth)}
         for shift in (5 - depth, 255, 256, 2**16, 2**31, 2**32, 2**63, 2**64 - depth):

@@ -1000,6 +1000,7 @@ def test_progress_that_nobody_can_see_stops_no_run(
     assert json.loads(run.out)["folder"] == str(tmp_path / "out" / "repacked")
 
 
+@posix
 def test_what_is_left_out_of_a_folder_is_said(tritcodec: Command, tmp_path: Path) -> None:
     """Of quantize, its plan too, repack, dequantize and truncate: a line for each reason, and some names."""
     source = write_model(tmp_path / "model", {"a.weight": weights(4, 16)})
@@ -1009,12 +1010,16 @@ def test_what_is_left_out_of_a_folder_is_said(tritcodec: Command, tmp_path: Path
     said += ", ".join(f"{number}\\x0a.bin" for number in range(5)) + " and 2 more\n"
     assert tritcodec("quantize", source, tmp_path / "out", "--dry-run").err == said
     assert tritcodec("quantize", source, tmp_path / "out").err == said
+    err = tritcodec("quantize", source, tmp_path / "json", "--progress", "json").err
+    assert json.loads(err.splitlines()[0])["files"] == [f"{number}\n.bin" for number in range(7)]
+    assert all(json.loads(line) for line in err.splitlines())
     assert tritcodec("repack", source, tmp_path / "out").err == said
     packed = tmp_path / "out" / "uniform-d2"
     (packed / "other.bin").write_text("")
     said = "tritcodec: left out, weights, not of this model: other.bin\n"
     assert tritcodec("dequantize", packed, tmp_path / "back").err == said
     assert tritcodec("truncate", packed, tmp_path / "cut", "--depth", 1).err == said
+    assert_error(tritcodec("dequantize", packed, tmp_path / "back"), "exists already")
     assert tritcodec("dequantize", packed / TRIT, tmp_path / "alone").err == ""
     assert tritcodec("quantize", source / MODEL, tmp_path / "lone").err == ""
 

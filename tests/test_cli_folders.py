@@ -171,7 +171,7 @@ def test_inspect_compares_with_the_source(tritcodec: Command, folder: Path, tmp_
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert all(len(rows[f"{name}.w"]) == 10 for name in "abcde")
     assert "SQNR over all quantised weights" in out
-    assert "3 of the raw are not as in the source" in out
+    assert "raw, and not as in the source: 3, " in out
     status, _, err = tritcodec("inspect", folder, "--against", write_model(tmp_path / "other", {}))
     assert (status, "the source has no tensor 'a.w'" in err) == (2, True)
 
@@ -187,8 +187,8 @@ def test_inspect_says_what_raw_tensors_differ_in(tritcodec: Command, tmp_path: P
     del others["lost.bias"]
     run = tritcodec("inspect", packed, "--against", write_model(tmp_path / "other", others))
     assert run[1].endswith(
-        "3 of the raw are not as in the source, 'big.bias' the first: other values\n"
-        "1 tensors of the source are not here, 'new.bias' the first\n"
+        "raw, and not as in the source: 3, 'big.bias' the first: other values\n"
+        "in the source, and not here: 1, 'new.bias' the first\n"
     )
     others = made | {"more.bias": weights(6, dtype="F16")}
     run = tritcodec("inspect", packed, "--against", write_model(tmp_path / "third", others))

@@ -46,16 +46,17 @@ from model_helpers import (
 from safetensors.numpy import load_file as load_safetensors
 from strategies import names
 
-from tritcodec import TritError, TritTensor, load_file, open_file, save_file, verify_file
+from tritcodec import TritError, TritTensor, load_file, open_file, open_model, save_file, verify_file
 from tritcodec.encode import quantize
 from tritcodec.header import RAW_DTYPES
 from tritcodec.model import measure, tasks
+from tritcodec.model.companions import left_out
 from tritcodec.model.export import dequantize_model, truncate_model
 from tritcodec.model.measure import Distortion, distortion_against
 from tritcodec.model.plan import config_of
 from tritcodec.model.policy import Policy
 from tritcodec.model.run import Job, Progress, quantize_model, silent
-from tritcodec.model.source import ModelSource, SourceTensor, left_out, read_rows, read_tensor
+from tritcodec.model.source import ModelSource, SourceTensor, read_rows, read_tensor
 from tritcodec.model.spool import STATE
 from tritcodec.model.tasks import Recipe
 from tritcodec.model.workers import Inline
@@ -632,6 +633,30 @@ def test_a_folder_with_other_weights(tmp_path: Path, name: str, advice: str) -> 
         ModelSource(tmp_path)
 
 
+def test_a_folder_of_shards_without_their_index(tmp_path: Path) -> None:
+    """To name one of them would make a model of a part."""
+    (tmp_path / "model-00001-of-00002.safetensors").write_text("")
+    message = "it has model-00001-of-00002.safetensors, and no index of such shards"
+    with pytest.raises(TritError, match=f"{message}$"):
+        ModelSource(tmp_path)
+    (tmp_path / "model-00001-of-00002.trit").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"it has model-00001-of-00002\.trit, and no index of such"):
+        open_model(tmp_path)
+
+
+@posix
+def test_what_is_no_file_of_weights_is_not_offered(tmp_path: Path) -> None:
+    """Links to nothing, folders, indexes and what a system hides."""
+    (tmp_path / "model.safetensors").symlink_to("nowhere")
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    (tmp_path / "._other.trit").write_text("")
+    with pytest.raises(TritError, match=r"index\.json in the folder$"):
+        ModelSource(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"index\.json in the folder: "):
+        open_model(tmp_path)
+
+
 VALID = safetensors_bytes({"w.weight": weights(4, 16)})
 
 
@@ -867,11 +892,16 @@ def test_what_is_left_out_is_known(model: Path, tmp_path: Path) -> None:
     os.mkfifo(model / "pipe")
     (model / "linked").symlink_to(tmp_path)
     (model / "2_Dense").mkdir()
+    (model / "linked.onnx").symlink_to(tmp_path)
+    (model / "checkpoint.bin").mkdir()
     for name in ("2_Dense/model.safetensors", "adapter.safetensors", "pytorch_model.bin", ".hidden.bin"):
         (model / name).write_text("")
+    (model / "checkpoint.bin" / "shard.bin").write_text("")
     assert left_out(model, [model / MODEL]) == {
         "weights, not of this model": [
             Path("adapter.safetensors"),
+            Path("checkpoint.bin"),
+            Path("linked.onnx"),
             Path("pytorch_model.bin"),
             Path("2_Dense/model.safetensors"),
         ],

@@ -35,13 +35,14 @@ from tritcodec.encode import Weights, quantize
 from tritcodec.header import TritEntry
 from tritcodec.model import run, spool, tasks
 from tritcodec.model import workers as model_workers
+from tritcodec.model.companions import companions
 from tritcodec.model.export import dequantize_model
 from tritcodec.model.folder import flush
 from tritcodec.model.index import INDEX_NAME, decode_index
 from tritcodec.model.plan import DEPTHS, config_of, form_of, least_depth, within_budget
 from tritcodec.model.policy import Policy
 from tritcodec.model.run import quantize_model, survey_all
-from tritcodec.model.source import ModelSource, SourceTensor, companions, read_tensor
+from tritcodec.model.source import ModelSource, SourceTensor, read_tensor
 from tritcodec.model.spool import FINGERPRINT, STATE, Spool, differences
 from tritcodec.model.tasks import Surveyed, parts
 from tritcodec.model.workers import Inline, Task, announced, run_all, workers
@@ -192,9 +193,13 @@ def test_a_shard_that_the_index_does_not_name(sharded: Path) -> None:
     index = json.loads(path.read_text())
     kept = {name: shard for name, shard in index["weight_map"].items() if shard != THIRD}
     path.write_text(json.dumps({"weight_map": kept}))
-    message = f"{path}: {THIRD} is in the folder, and the index names none of its tensors"
-    with pytest.raises(TritError, match=re.escape(message)):
-        ModelSource(sharded)
+    message = f"{path}: {THIRD} is in the folder, and the index does not name it; add it or move it away"
+    content = (sharded / THIRD).read_bytes()
+    for data in (content, content[:-1], b""):  # whatever is wrong with it
+        (sharded / THIRD).write_bytes(data)
+        with pytest.raises(TritError, match=re.escape(message)):
+            ModelSource(sharded)
+    (sharded / THIRD).write_bytes(content)
     (sharded / THIRD).rename(sharded / "model-00003-of-00009.safetensors")  # of another model
     assert {tensor.name for tensor in ModelSource(sharded).tensors} == kept.keys()
 
@@ -571,7 +576,7 @@ def test_all_that_is_read_is_announced(
 def test_a_log_in_the_source_is_no_part_of_the_model(sharded: Path) -> None:
     """Where standard output or error go, as with nohup: it grows meanwhile."""
     with open(sharded / "nohup.out", "w") as log, open(sharded / "errors.log", "w") as errors:
-        script = "import sys; from pathlib import Path; from tritcodec.model.source import companions"
+        script = "import sys; from pathlib import Path; from tritcodec.model.companions import companions"
         script += "; print(companions(Path(sys.argv[1])))"
         subprocess.run([sys.executable, "-c", script, sharded], stdout=log, stderr=errors, check=True)
     assert (sharded / "nohup.out").read_text() == "[PosixPath('config.json')]\n"
@@ -636,7 +641,10 @@ def test_a_source_that_vanishes_can_come_back(sharded: Path, tmp_path: Path, at:
 def test_a_companion_that_has_changed_stops_no_run(
     sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log that has grown, say: no weight depends on it. All configs get what is there at the end."""
+    """A log that has grown, say. What has no name yet gets what is there at the end, and nothing else."""
+    for name in ("gone.txt", "sub/gone.txt", "becomes"):
+        (sharded / name).parent.mkdir(exist_ok=True)
+        (sharded / name).write_text("")
     flushed = itertools.count(1)
 
     def stop(folder: Path) -> None:
@@ -649,12 +657,31 @@ def test_a_companion_that_has_changed_stops_no_run(
         convert(sharded, tmp_path / "out", CONFIGS)
     (sharded / "config.json").write_text("{ }")
     (sharded / "log.txt").write_text("line\n")
+    shutil.rmtree(sharded / "sub")
+    for name in ("gone.txt", "becomes"):
+        (sharded / name).unlink()
+    (sharded / "becomes").mkdir()
+    (sharded / "becomes" / "folder").write_text("")
     monkeypatch.setattr(run, "flush", flush)
     convert(sharded, tmp_path / "out", CONFIGS)
     for config in CONFIGS:
         assert (tmp_path / "out" / config / "config.json").read_text() == "{ }"
         assert (tmp_path / "out" / config / "log.txt").read_text() == "line\n"
     assert tree(tmp_path / "out") == tree(convert(sharded, tmp_path / "undisturbed", CONFIGS))
+
+
+def test_a_companion_that_cannot_be_read_is_said_before_the_work(
+    sharded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is copied at the end, after hours."""
+
+    def refuse(path: Path, _mode: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("tritcodec.model.companions.open", refuse, raising=False)
+    with pytest.raises(PermissionError) as caught:
+        job(sharded, CONFIGS)
+    assert caught.value.filename == str(sharded / "config.json")
 
 
 def test_a_folder_that_cannot_be_flushed_any_more(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import signal
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from .arguments import Command, make_parser
 from .encode import check_method
 from .errors import TritError
+from .model.companions import left_out
 from .model.export import dequantize_model, folder_of, truncate_model
 from .model.folder import new_file
 from .model.index import INDEX_NAME
@@ -31,7 +33,7 @@ from .model.report import report
 from .model.run import Job, quantize_model, survey_all
 from .model.shards import TritModel, model_file, open_model
 from .model.source import INDEX_NAME as SOURCE_INDEX
-from .model.source import ModelSource, left_out
+from .model.source import ModelSource
 from .model.spool import STATE
 from .model.tasks import Recipe
 from .model.verify import verify_model
@@ -124,7 +126,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     check_method(arguments.method, arguments.nested, codebook=None)
     recipe = Recipe(check_group_size(arguments.group_size), arguments.method, arguments.nested)
     job = Job(_source(arguments), configs, policy, recipe)
-    _say_left_out(job.source.folder, _own_files(job.source))
+    _say_left_out(job.source.folder, _own_files(job.source), arguments.progress)
     count = _processes(job, arguments)
     with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
         if arguments.dry_run:
@@ -152,9 +154,12 @@ def _packed_files(model: TritModel) -> list[Path]:
     return [model.path, *(model.path.with_name(shard) for shard in model.shards)]
 
 
-def _say_left_out(folder: Path | None, own: Sequence[Path]) -> None:
+def _say_left_out(folder: Path | None, own: Sequence[Path], style: str = "") -> None:
     """Say which files of a *folder* do not go where the model goes, whose *own* files others are."""
     for reason, paths in left_out(folder, own).items() if folder else ():
+        if style == "json":  # in which the progress is said on standard error
+            complain(json.dumps({"left out": reason, "files": [str(path) for path in paths]}))
+            continue
         names = ", ".join(map(str, paths[:SOME])) + (f" and {len(paths) - SOME} more" if paths[SOME:] else "")
         complain(f"tritcodec: left out, {reason}: {names}".translate(CONTROLS))
 
@@ -176,7 +181,7 @@ def _processors() -> int:
 def _repack(arguments: argparse.Namespace) -> int:
     work = Repack(arguments.depth, arguments.strict_zeros)
     job, folder = repack_job(_source(arguments), work, arguments.keep), Path(arguments.out, REPACKED)
-    _say_left_out(job.source.folder, _own_files(job.source))
+    _say_left_out(job.source.folder, _own_files(job.source), arguments.progress)
     count = _processes(job, arguments)
     with showing(arguments.progress) as progress, workers(count, arguments.dask) as (executor, width):
         planned = quantize_model(job, arguments.out, executor, width, progress)[REPACKED]
@@ -192,7 +197,7 @@ def _repack(arguments: argparse.Namespace) -> int:
 def _dequantize(arguments: argparse.Namespace) -> int:
     with open_model(arguments.src) as model:
         tensors, weights = len(model.keys()), sum(math.prod(entry.shape) for entry in model.entries())
-        _say_left_out(folder_of(arguments.src), _packed_files(model))
+        own = _packed_files(model)
     with _progress(weights, "weight") as bar:
         dequantize_model(
             arguments.src,
@@ -201,15 +206,17 @@ def _dequantize(arguments: argparse.Namespace) -> int:
             depth=arguments.depth,
             progress=_advance(bar),
         )
+    _say_left_out(folder_of(arguments.src), own)
     say(f"{arguments.out}: {tensors} tensors, {weights:,} weights")
     return 0
 
 
 def _truncate(arguments: argparse.Namespace) -> int:
     with open_model(arguments.src) as model:  # SRC may be OUT
-        before = model.size
-        _say_left_out(folder_of(arguments.src), _packed_files(model))
+        before, own = model.size, _packed_files(model)
+    folder = folder_of(arguments.src)
     truncate_model(arguments.src, arguments.out, arguments.depth)
+    _say_left_out(folder, own)
     with open_model(arguments.out) as model:
         say(f"{model.path}: {shards_of(model)}{model.size:,} bytes, from {before:,}")
     return 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -241,10 +242,11 @@ def _entry_map(entry: Entry) -> dict[str, object]:
 
 
 ENTRY_KEYS = {  # of each kind, the name first: it stands in the messages of what follows
-    "raw": ("name", "dtype", "kind", "sha256", "shape"),
-    "trit": ("name", "codebook", "depth", "dtype", "group_size", "kind", "sha256", "shape", "shift"),
+    "raw": ("name", "dtype", "kind", "shape"),
+    "trit": ("name", "codebook", "depth", "dtype", "group_size", "kind", "shape", "shift"),
 }
-KNOWN_KEYS = frozenset(key for keys in ENTRY_KEYS.values() for key in keys)
+DIGESTS_KEY = "sha256"  # of both, and read last
+KNOWN_KEYS = frozenset({DIGESTS_KEY, *(key for keys in ENTRY_KEYS.values() for key in keys)})
 
 
 class _HeaderReader:
@@ -332,19 +334,22 @@ class _HeaderReader:
         end = cursor.at
         kind = self.kind(places)
         # "An entry MUST have every key of its kind."
-        missing = set(ENTRY_KEYS[kind]) - places.keys()
+        missing = {*ENTRY_KEYS[kind], DIGESTS_KEY} - places.keys()
         if missing:
             cursor.fail("ENT-1", f"a {kind} entry lacks {', '.join(sorted(missing))}")
         for key in places:
-            if key not in ENTRY_KEYS[kind]:
+            if key not in (*ENTRY_KEYS[kind], DIGESTS_KEY):
                 cursor.at = places[key]
                 self.unknown(key)
         fields: dict[str, Any] = {}
         for key in ENTRY_KEYS[kind]:
             cursor.at = places[key]
-            fields[key] = self.field(key, kind)
+            fields[key] = self.field(key)
+        form = _form(fields) if kind == "trit" else None  # judged before the digests (SPEC 9)
+        cursor.at = places[DIGESTS_KEY]
+        digests = self.digests(kind)
         cursor.at = end
-        return _entry(kind, fields)
+        return _entry(fields, form, digests)
 
     def kind(self, places: dict[str, int]) -> str:
         if "kind" not in places:
@@ -356,7 +361,7 @@ class _HeaderReader:
             self.cursor.fail("ENT-2", f"kind {kind[:80]!a} is neither trit nor raw")
         return kind
 
-    def field(self, key: str, kind: str) -> Any:
+    def field(self, key: str) -> Any:
         cursor = self.cursor
         if key == "name":
             name = cursor.utf8(MAX_NAME_SIZE, "NAME-1")
@@ -369,8 +374,6 @@ class _HeaderReader:
             return tuple(cursor.expect("integer") for _ in cursor.array(MAX_RANK, "SHAPE-1"))
         if key == "codebook":
             return cursor.binary(CODEBOOK_BYTES, "CB-1")
-        if key == "sha256":
-            return self.digests(kind)
         return cursor.expect("integer")
 
     def digests(self, kind: str) -> tuple[bytes, ...]:
@@ -381,14 +384,23 @@ class _HeaderReader:
         return tuple(self.cursor.binary(DIGEST_SIZE, "ENT-3") for _ in self.cursor.array(most, "ENT-3"))
 
 
-def _entry(kind: str, fields: dict[str, Any]) -> Entry:
-    name = fields["name"]
+def _form(fields: dict[str, Any]) -> Form:
+    codebook = np.frombuffer(fields["codebook"], "<f4").astype(np.float32)
+    names = ("shape", "dtype", "depth", "shift", "group_size")
+    with _of_tensor(fields["name"]):
+        return Form(**{name: fields[name] for name in names}, codebook=codebook)
+
+
+def _entry(fields: dict[str, Any], form: Form | None, digests: tuple[bytes, ...]) -> Entry:
+    with _of_tensor(fields["name"]):
+        if form is None:
+            return RawEntry(fields["name"], fields["dtype"], fields["shape"], digests)
+        return TritEntry(fields["name"], form, digests)
+
+
+@contextlib.contextmanager
+def _of_tensor(name: str) -> Iterator[None]:
     try:
-        if kind == "raw":
-            return RawEntry(name, fields["dtype"], fields["shape"], fields["sha256"])
-        codebook = np.frombuffer(fields["codebook"], "<f4").astype(np.float32)
-        names = ("shape", "dtype", "depth", "shift", "group_size")
-        form = Form(**{name: fields[name] for name in names}, codebook=codebook)
-        return TritEntry(name, form, fields["sha256"])
+        yield
     except TritError as error:
         raise error.at(f"tensor {name!a}") from None

@@ -194,19 +194,7 @@ class TritTensor:
         if codes.shape != (*levels.shape[:-1], form.groups):
             expected = (*levels.shape[:-1], form.groups)
             raise TritError(f"codes of shape {codes.shape}, not {expected}, one a group")
-        rows = levels.reshape(form.rows, form.columns)
-        code_rows = codes.reshape(form.rows, form.groups)
-
-        def blocks() -> Iterator[Block]:
-            for start, stop in row_blocks(form):
-                try:
-                    offsets = offset_levels(rows[start:stop], depth)
-                except TritError:  # which says where in the block
-                    offset_levels(levels, depth)
-                    raise
-                yield start, code_rows[start:stop], offsets
-
-        return cls.from_blocks(form, blocks())
+        return cls.from_blocks(form, _blocks(form, codes, levels))
 
     @classmethod
     def from_blocks(cls, form: Form, blocks: Iterable[Block]) -> TritTensor:
@@ -386,6 +374,18 @@ class TritTensor:
         values = (scales * np.arange(-H, H + 1, dtype=np.float32)).astype(dtype)
         zeros = np.arange(H, values.size, 2 * H + 1, dtype=np.int16)[:, None]  # where a code's level is 0
         return partial(_look_up, values, np.repeat(zeros, size, axis=1))
+
+
+def _blocks(form: Form, codes: U8, levels: I8) -> Iterator[Block]:
+    """*codes* and *levels* block by block; raises TritError (TRIT-2) for a level beyond the depth."""
+    code_rows, rows = codes.reshape(form.rows, form.groups), levels.reshape(form.rows, form.columns)
+    for start, stop in row_blocks(form):
+        try:
+            offsets = offset_levels(rows[start:stop], form.depth)
+        except TritError:  # which says where in the block
+            offset_levels(levels, form.depth)
+            raise
+        yield start, code_rows[start:stop], offsets
 
 
 def pack_block(block: Block, planes: Sequence[U8]) -> None:

@@ -92,11 +92,11 @@ def _totals(sums: Sums) -> list[str]:
 def missing_lines(found: Sequence[Looked], source: ModelSource) -> list[str]:
     """In words, which of the raw tensors *found* are not so in *source*, and what else that has."""
     wrong = [looked for looked in found if looked.fault]
-    lines = [f"{len(wrong)} of the raw are not as in the source, {_first(wrong)}"] if wrong else []
+    lines = [f"raw, and not as in the source: {len(wrong)}, {_first(wrong)}"] if wrong else []
     here = {looked.entry.name for looked in found}
     missing = [tensor.name for tensor in source.tensors if tensor.name not in here]
     if missing:
-        lines.append(f"{len(missing)} tensors of the source are not here, {min(missing)!a} the first")
+        lines.append(f"in the source, and not here: {len(missing)}, {min(missing)!a} the first")
     return lines or ["the raw tensors are as in the source, which has no others"]
 
 

@@ -6,13 +6,13 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from ..errors import TritError
 from ..writer import sync, sync_names, temporary_name
-from .source import companions
+from .companions import companions
 
 
 @contextlib.contextmanager
@@ -72,6 +72,15 @@ def copy_companions(source: Path | None, target: Path) -> None:
     for path in companions(source):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, target / path)
+
+
+def clear(folder: Path, kept: Sequence[str]) -> None:
+    """Remove whatever is in *folder* but the files *kept*: what an interrupted run has copied may be old."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in kept:
+            path.unlink()
 
 
 def flush(folder: Path) -> None:

@@ -17,6 +17,7 @@ from ..layout import MAX_FILE_SIZE
 
 TRIT_NAME = "model.trit"  # the file of a model that has no shards
 INDEX_NAME = "model.trit.index.json"
+BLOBS = "blobs"  # what hub clients call the folder of what they keep
 MAX_INDEX_SIZE = 64 << 20
 MAX_NESTING = 8
 MAX_SHARD_NAME = 128

@@ -81,7 +81,7 @@ def _facts(model: TritModel, found: Sequence[Looked]) -> str:
         facts["Worst group, row:group"] = f"{_text(sums.error.worst.tensor)}<br>{_worst(sums.error.worst)}"
     wrong = [each.entry.name for each in found if each.fault]
     if wrong:
-        facts["Raw, not as in the source"] = f"<b>{len(wrong)}</b> tensors<br>{_text(wrong[0])}"
+        facts["Raw, not as in the source"] = f"<b>{_tensors(len(wrong))}</b><br>{_text(wrong[0])}"
     facts |= {_text(key): _text(value[:SHOWN]) for key, value in model.metadata.items()}
     facts["Identity"] = f"<code>{model.identity}</code>"
     items = (f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())

@@ -18,7 +18,8 @@ from ..version import __version__
 from ..writer import sync_names
 from . import index
 from .assemble import Encoded, Found
-from .folder import copy_companions, flush
+from .companions import check_companions
+from .folder import clear, copy_companions, flush
 from .index import INDEX_NAME, TRIT_NAME
 from .plan import DEPTHS, Config, Planned, check_budget, plan
 from .policy import Policy
@@ -41,7 +42,8 @@ class Job:
     """What is to be made of a model; all of it checked that can be without reading weights.
 
     Raises TritError for a policy that asks the impossible, and for whatever the
-    directory of a file could not hold: names, shapes, dtypes.
+    directory of a file could not hold: names, shapes, dtypes; OSError where another file of
+    the folder cannot be read.
     """
 
     source: ModelSource
@@ -51,14 +53,16 @@ class Job:
 
     def __post_init__(self) -> None:
         self.policy.check(self.source.tensors)
-        for config in self.configs:
-            check_budget(self.source.tensors, config, self.policy, self.work.group_size)
         deepest = Config("uniform-d4", "uniform", DEPTHS[-1])
         for shard in self.source.shards:
             for config in self.configs:
                 planned = plan(shard.tensors, deepest, self.policy, self.work.group_size, {})
                 with in_file(shard.path):
                     encode_header([item.entry for item in planned], self.metadata(shard, config))
+        for config in self.configs:
+            check_budget(self.source.tensors, config, self.policy, self.work.group_size)
+        if self.source.folder:
+            check_companions(self.source.folder)
 
     @property
     def matrices(self) -> list[SourceTensor]:
@@ -310,9 +314,11 @@ def finish(job: Job, spool: Spool, outputs: Sequence[Path]) -> None:
     unnamed = {
         c.name: output for c, output in zip(job.configs, outputs, strict=True) if not is_named(spool, c)
     }
-    for name in unnamed:  # complete or not: all get the other files of the source as they are now
+    kept = [shard_name(number, len(job.source.shards)) for number in range(len(job.source.shards))]
+    for name in unnamed:  # complete or not: these get the other files of the source as they are now
         folder = spool.folder / name
         folder.mkdir(exist_ok=True)
+        clear(folder, kept)
         copy_companions(job.source.folder, folder)
         write_index(folder, len(job.source.shards))
         flush(folder)

@@ -17,9 +17,10 @@ from ..header import Entry, TritEntry
 from ..layout import Segment
 from ..reader import PathLike, Source, Tensor, TritFile, check_digest, naming, open_file
 from ..tensor import TritTensor, row_ranges
-from .index import INDEX_NAME, MAX_INDEX_SIZE, SHOWN, TRIT_NAME, Index, Shard, decode_index
-from .source import BLOBS
+from .companions import NAMED, instead
+from .index import BLOBS, INDEX_NAME, MAX_INDEX_SIZE, SHOWN, TRIT_NAME, Index, Shard, decode_index
 
+ADVICE = {".trit": NAMED, ".safetensors": "is not packed: see quantize"}  # of a folder with other weights
 MAX_OPEN = 16  # shards whose files stay open: names in order go through a model shard by shard, nearly
 
 
@@ -188,25 +189,11 @@ def model_file(path: PathLike) -> Path:
     if os.path.lexists(index):
         return index
     if not os.path.lexists(path / TRIT_NAME):
-        message = f"neither {TRIT_NAME} nor {INDEX_NAME} in the folder{_instead(path)}"
+        within = sorted(file.parent.name for file in path.glob(f"*/{TRIT_NAME}*"))
+        message = f"neither {TRIT_NAME} nor {INDEX_NAME} in the folder{instead(path, ADVICE)}"
+        message += f"; there are packed models within: {', '.join(dict.fromkeys(within))}" if within else ""
         raise FileNotFoundError(errno.ENOENT, message, str(path))
     return path / TRIT_NAME
-
-
-def _instead(folder: Path) -> str:
-    """In words, what a *folder* has instead of a packed model, and what to do with it."""
-    names = sorted(os.listdir(folder))  # raises, where that is why nothing was found
-    within = sorted(file.parent.name for file in folder.glob(f"*/{TRIT_NAME}*"))
-    if within:
-        return f"; there are packed models within: {', '.join(dict.fromkeys(within))}"
-    for suffix, advice in {
-        ".trit": "can be named itself",
-        ".safetensors": "is not packed: see quantize",
-    }.items():
-        found = [name for name in names if name.endswith(suffix)]
-        if found:
-            return f"; it has {found[0]}, which {advice}"
-    return ""
 
 
 def read_index(path: Path) -> tuple[Index, str]:

@@ -7,11 +7,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,25 +20,16 @@ import safetensors
 from ..errors import TritError
 from ..header import RAW_DTYPES
 from ..reader import PathLike, Source
-from .index import INDEX_NAME as PACKED_INDEX
-from .index import TRIT_NAME
+from .companions import NAMED, WEIGHTS, family, instead
 
 MODEL_NAME = "model.safetensors"
 INDEX_NAME = f"{MODEL_NAME}.index.json"
-WEIGHTS = frozenset(  # suffixes of files with weights, of whatever framework
-    (
-        *(".safetensors", ".trit", ".bin", ".pt", ".pth", ".ckpt", ".gguf"),
-        *(".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite"),
-    )
-)
-BLOBS = "blobs"  # what hub clients call the folder of what they keep
-NUMBERED = re.compile(r"(.*)-[0-9]{5}-of-([0-9]{5})\.safetensors")
-INSTEAD = {  # of files with other weights, by the ends of their names: what they are good for
-    ".trit": "is packed already: see dequantize",
-    ".safetensors": "can be named itself",
-    "": "is to be saved as safetensors first",
-}
 LENGTH_SIZE = 8  # safetensors: a little-endian u64 with the length of the JSON header stands first
+ADVICE = {  # of a folder with other weights, by their suffixes
+    ".trit": "is packed already: see dequantize",
+    ".safetensors": NAMED,
+    **dict.fromkeys(sorted(WEIGHTS - {".trit", ".safetensors"}), "is to be saved as safetensors first"),
+}
 SHARD_NAME = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors"
 )  # a file of the folder, whatever the system
@@ -135,93 +126,14 @@ def rows_of(tensor: SourceTensor) -> int:
     return math.prod(tensor.shape[:-1])
 
 
-def companions(folder: Path) -> list[Path]:
-    """The files of a model *folder* that go where the model goes, relative to it: configuration, tokenizer.
-
-    Raises OSError for a folder that cannot be listed: a copy would lack what is in it.
-    """
-    return [path for path, reason in _look_at(folder) if reason is None]
-
-
-def left_out(folder: Path, own: Iterable[Path]) -> dict[str, list[Path]]:
-    """The files of *folder* that are neither the model's *own* files nor companions, by the reason why."""
-    found: dict[str, list[Path]] = {}
-    kept = {Path(path) for path in own}
-    for path, reason in _look_at(folder):
-        if reason and folder / path not in kept:
-            found.setdefault(reason, []).append(path)
-    return found
-
-
-def _look_at(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """What is in *folder*, relative to it, and why it is no companion, or None where it is one.
-
-    Nothing is said of what is hidden, of packed models, which an earlier run may have put there,
-    of folders with names that shards have, and of a log that this process writes.
-    """
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if _may_be_model(Path(parent, name)))
-        for name in sorted([*names, *folders]):
-            path = Path(parent, name)
-            linked = path.is_symlink()
-            if not (name.startswith(".") or _is_log(path) or (name in folders and not linked)):
-                yield path.relative_to(folder), _reason(folder, path)
-
-
-def _reason(folder: Path, path: Path) -> str | None:
-    """Why a file, or a link, of *folder* stays behind; None where it does not."""
-    if _is_weights(path):
-        return "weights, not of this model"
-    if not path.is_file():
-        return "a linked folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no file"
-    # Else whoever made the folder has any file published that its user may read, as SPEC 15.2 says.
-    home, real = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
-    if real.is_relative_to(home) or real.parent == home.parent.parent / BLOBS:
-        return None
-    return "a link that leads out of the folder"
-
-
-def _may_be_model(folder: Path) -> bool:
-    """Whether a sub-folder holds files that belong to the model."""
-    packed = any((folder / name).exists() for name in (TRIT_NAME, PACKED_INDEX))
-    return not (packed or folder.name.startswith(".") or _is_weights(folder))
-
-
-def _is_log(path: Path) -> bool:
-    """Whether it is where standard output or standard error go."""
-    for descriptor in (1, 2):
-        with contextlib.suppress(OSError):  # one that is closed
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return True
-    return False
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
-
-
-def _is_weights(path: Path) -> bool:
-    return path.suffix in WEIGHTS or path.name.endswith(".index.json")
-
-
 def _weights(path: Path) -> Path:
     """The one file with weights that *path* names."""
     if not path.is_dir():
         return path
     if (path / MODEL_NAME).is_file():
         return path / MODEL_NAME
-    message = f"neither {MODEL_NAME} nor {INDEX_NAME} in the folder{_instead(path)}"
+    message = f"neither {MODEL_NAME} nor {INDEX_NAME} in the folder{instead(path, ADVICE)}"
     raise TritError(message, where=str(path))
-
-
-def _instead(folder: Path) -> str:
-    """In words, what weights a *folder* has instead of a model, and what to do with them."""
-    names = [name for name in sorted(os.listdir(folder)) if _is_weights(Path(name))]
-    for suffix, advice in INSTEAD.items():
-        found = [name for name in names if name.endswith(suffix)]
-        if found:
-            return f"; it has {found[0]}, which {advice}"
-    return ""
 
 
 def _weight_map(folder: Path) -> dict[str, str] | None:
@@ -257,20 +169,21 @@ def _shard_files(folder: Path, weight_map: Mapping[str, str]) -> list[Path]:
 
 
 def _check_siblings(folder: Path, named: set[str]) -> None:
-    """Raise TritError for a shard in *folder* that is named like those of the index, but not by it."""
-    families = {_family(name) for name in named}
+    """Raise TritError for a shard in *folder* that is named like those of the index, but not by it.
+
+    One without tensors is none that an index would name.
+    """
+    families = {family(name) for name in named} - {None}
     for name in sorted(os.listdir(folder)):
-        family = _family(name)
-        stranger = family and family in families and name not in named
-        if stranger and _shard(folder / name).tensors:
-            message = f"{name} is in the folder, and the index names none of its tensors"
+        if family(name) in families and name not in named and not _is_empty(folder / name):
+            message = f"{name} is in the folder, and the index does not name it; add it or move it away"
             raise TritError(message, where=str(folder / INDEX_NAME))
 
 
-def _family(name: str) -> tuple[str, ...] | None:
-    """What the names of the shards of one model have in common; None where it is no such name."""
-    found = NUMBERED.fullmatch(name)
-    return found.groups() if found else None
+def _is_empty(path: Path) -> bool:
+    with contextlib.suppress(TritError, OSError):  # whatever is wrong with it, it is not part of the model
+        return not _shard(path).tensors
+    return False
 
 
 def _check_shards(shards: Sequence[Shard], weight_map: Mapping[str, str], where: Path) -> None:
