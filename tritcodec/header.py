@@ -241,12 +241,11 @@ def _entry_map(entry: Entry) -> dict[str, object]:
     }
 
 
-ENTRY_KEYS = {  # of each kind, the name first: it stands in the messages of what follows
-    "raw": ("name", "dtype", "kind", "shape"),
-    "trit": ("name", "codebook", "depth", "dtype", "group_size", "kind", "shape", "shift"),
+ENTRY_KEYS = {  # of each kind; the name first, for it stands in messages, and the digests last
+    "raw": ("name", "dtype", "kind", "shape", "sha256"),
+    "trit": ("name", "codebook", "depth", "dtype", "group_size", "kind", "shape", "shift", "sha256"),
 }
-DIGESTS_KEY = "sha256"  # of both, and read last
-KNOWN_KEYS = frozenset({DIGESTS_KEY, *(key for keys in ENTRY_KEYS.values() for key in keys)})
+KNOWN_KEYS = frozenset(key for keys in ENTRY_KEYS.values() for key in keys)
 
 
 class _HeaderReader:
@@ -334,19 +333,20 @@ class _HeaderReader:
         end = cursor.at
         kind = self.kind(places)
         # "An entry MUST have every key of its kind."
-        missing = {*ENTRY_KEYS[kind], DIGESTS_KEY} - places.keys()
+        missing = set(ENTRY_KEYS[kind]) - places.keys()
         if missing:
             cursor.fail("ENT-1", f"a {kind} entry lacks {', '.join(sorted(missing))}")
         for key in places:
-            if key not in (*ENTRY_KEYS[kind], DIGESTS_KEY):
+            if key not in ENTRY_KEYS[kind]:
                 cursor.at = places[key]
                 self.unknown(key)
         fields: dict[str, Any] = {}
-        for key in ENTRY_KEYS[kind]:
+        *keys, digests_key = ENTRY_KEYS[kind]
+        for key in keys:
             cursor.at = places[key]
             fields[key] = self.field(key)
         form = _form(fields) if kind == "trit" else None  # judged before the digests (SPEC 9)
-        cursor.at = places[DIGESTS_KEY]
+        cursor.at = places[digests_key]
         digests = self.digests(kind)
         cursor.at = end
         return _entry(fields, form, digests)
