@@ -49,7 +49,7 @@ the host much: `python tools/bench_model.py --only workers --weights 1e9`.""",
     "verify": """\
 Verification hashes every byte, and looks at each once more, for those that are no five trits. The second row
 does no more than that, with no directory and nothing to compare: where SHA-256 has instructions of its own,
-as here, the target is out of reach of whatever reads at positions and maps nothing. Without them
+as here, reading and looking leave next to nothing of the target for the rest. Without them
 (`OPENSSL_ia32cap=:~0x20000000`, for a CPU of Intel or AMD) verify_file takes 1.08 to 1.14 of it.""",
     "matmul": """\
 sgemm is faster, and wrong in its last bits. dgemm, rounded at its end, is wrong where a sum lies near the
