@@ -99,7 +99,8 @@ def checks(source: str) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in ROWS):
             continue
-        around = [statement for statement in simple if node in ast.walk(statement)]
+        inner = range(node.lineno, (node.end_lineno or 0) + 1)
+        around = [s for s in simple if s.lineno <= inner[0] and inner[-1] <= (s.end_lineno or 0)]
         first, last, new = (
             node.lineno - 1,
             node.lineno,
@@ -140,7 +141,7 @@ def test_files_that_are_deleted(clause: str) -> None:
     left = [
         case
         for case in cases_of(SMALL.manifest)
-        if case["clause"] != clause or not traceability.is_of(clause, case)
+        if case["clause"] != clause or ("folder" in case) != traceability.is_of_folders(clause)
     ]
     found = holes(with_cases(left))
     assert found == [f"{clause} has no file that breaks it, and no reason for that"]

@@ -265,9 +265,15 @@ def plain(text: str) -> str:
 
 
 @functools.cache
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse(source)
+
+
+@functools.cache
 def scopes(source: str) -> list[tuple[range, str, str]]:
     """The lines of each module, class and function, its name and its docstring; inner ones later."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = [(range(1, source.count("\n") + 2), "", ast.get_docstring(tree) or "")]
 
     def visit(node: ast.Module | Scope, name: str) -> None:
@@ -323,7 +329,7 @@ def clauses(source: str) -> list[tuple[str, str]]:
     """Each id that stands in a module as a str of its own, for an error, with the scope."""
     return [
         (scope_at(source, node.lineno), node.value)
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if re.fullmatch(ID, node.value) and node.value not in NO_ID
     ]
@@ -338,9 +344,9 @@ def cases_of(manifest: Json) -> list[Json]:
     return [*manifest["cases"], *(case | {"file": case["folder"]} for case in folders)]
 
 
-def is_of(clause: str, case: Json) -> bool:
-    """True for a case of a folder where *clause* is about folders, of a file where it is not."""
-    return ("folder" in case) == clause.startswith("IDX-")
+def is_of_folders(clause: str) -> bool:
+    """True for a requirement that cases of folders are of, not those of files."""
+    return clause.startswith("IDX-")
 
 
 class Row(NamedTuple):
@@ -361,19 +367,29 @@ def matrix(sources: Sources) -> list[Row]:
     vectors = Counter(vector["result"].get("error") for vector in sources.manifest["vectors"])
     stakes = {clause: stake for stake in STAKES for clause in stake.ids.split()}
     quoted, raised = index(sources, quotations), index(sources, clauses)
+    valid: defaultdict[bool, list[Json]] = defaultdict(list)  # by whether they are folders
+    broken: defaultdict[tuple[bool, str], list[str]] = defaultdict(list)
+    for case in cases_of(sources.manifest):
+        broken["folder" in case, case["clause"]].append(case["id"])
+        if case["verdict"] == "valid":
+            valid["folder" in case].append(case)
+    tests: defaultdict[str, list[str]] = defaultdict(list)
+    for module, text in sources.tests.items():
+        for clause, names in tests_by_id(text).items():
+            tests[clause] += [f"{module}.{name}" for name in names]
     rows = []
     for clause, requirement in requirements(sources.spec).items():
         stake = stakes.get(clause, Stake(BEHAVIOUR, "", lambda _: False))
-        cases = [case for case in cases_of(sources.manifest) if is_of(clause, case)]
+        folders = is_of_folders(clause)
         row = Row(
             requirement=requirement,
             quoted=quoted[requirement.sentence],
             raised=raised[clause],
             stake=stake.words,
-            valid=[case["id"] for case in cases if case["verdict"] == "valid" and stake.holds(case)],
-            broken=[case["id"] for case in cases if case["clause"] == clause],
+            valid=[case["id"] for case in valid[folders] if stake.holds(case)],
+            broken=broken[folders, clause],
             vectors=vectors[clause],
-            tests=[f"{m}.{name}" for m, text in sources.tests.items() for name in tests_by_id(text)[clause]],
+            tests=tests[clause],
         )
         rows.append(row)
     return rows
@@ -418,7 +434,7 @@ def holes(sources: Sources) -> list[str]:
 
 def unknown_ids(sources: Sources, known: set[str]) -> Iterator[str]:
     """Ids that SPEC.md lacks, wherever one stands."""
-    kinds = {clause.partition("-")[0] for clause in known}
+    kinds, expected = {clause.partition("-")[0] for clause in known}, {*known, None}
     for name, source in sources.package.items():
         yield from (
             f"{dotted(name, scope)} names {c}, which SPEC.md lacks"
@@ -429,10 +445,10 @@ def unknown_ids(sources: Sources, known: set[str]) -> Iterator[str]:
         named = {clause for clause in ids_in(text) if clause.partition("-")[0] in kinds}
         yield from (f"{name} speaks of {c}, which SPEC.md lacks" for c in sorted(named - known))
     for case in cases_of(sources.manifest):
-        if case["clause"] not in {*known, None}:
+        if case["clause"] not in expected:
             yield f"the case {case['id']} breaks {case['clause']}, which SPEC.md lacks"
     for vector in sources.manifest["vectors"]:
-        if vector["result"].get("error") not in {*known, None}:
+        if vector["result"].get("error") not in expected:
             yield f"the vector {vector['id']} breaks {vector['result']['error']}, which SPEC.md lacks"
 
 
