@@ -984,7 +984,7 @@ def test_complaints_that_nobody_can_read_are_dropped(shelf: Path, tmp_path: Path
 
 
 @posix
-@pytest.mark.parametrize("style", ["bar", "lines", "json"])
+@pytest.mark.parametrize("style", ["bar", "lines", "json", "auto"])
 @pytest.mark.parametrize("closing", ["2>&-", '2> "$OUT"'])
 def test_progress_that_nobody_can_see_stops_no_run(
     shelf: Path, tmp_path: Path, closing: str, style: str

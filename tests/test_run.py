@@ -456,7 +456,7 @@ if __name__ == "__main__":
 
 
 @posix
-@pytest.mark.parametrize("moment", ["0.1", "0.5", "at work"])
+@pytest.mark.parametrize("moment", ["0.1", "0.3", "0.6", "0.9", "at work"])
 def test_an_interrupt_of_all_processes_is_one_line(tmp_path: Path, moment: str) -> None:
     """Ctrl-C goes to the workers, too: seconds after the start, and at work, they end without a word."""
     script = tmp_path / "interrupted.py"
