@@ -689,14 +689,14 @@ def test_a_folder_that_cannot_be_flushed_any_more(
 ) -> None:
     """When the folders have their names the run has done its work, whatever becomes of flushing these."""
 
-    def fail(path: Path) -> None:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     rename = os.rename
 
     def renamed(*paths: Path) -> None:
         rename(*paths)
-        monkeypatch.setattr("tritcodec.writer.sync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
 
     monkeypatch.setattr(os, "rename", renamed)
     convert(sharded, tmp_path / "out", ["uniform-d1"])

@@ -105,7 +105,8 @@ def plan(
     reasons = {tensor.name: policy.reason_to_keep(tensor) for tensor in tensors}
     if config.kind == "repack":
         return [_repacked(tensor, reasons[tensor.name], surveys[tensor.name]) for tensor in tensors]
-    matrices, depths = _matrices(tensors, policy)
+    matrices = [tensor for tensor in tensors if reasons[tensor.name] is None]
+    depths = _fixed(matrices, policy)
     free = [tensor for tensor in matrices if tensor.name not in depths]
     if config.kind == "uniform":
         depths |= dict.fromkeys((tensor.name for tensor in free), int(config.value))
@@ -116,17 +117,16 @@ def plan(
     return [_planned(tensor, depths.get(tensor.name), reasons[tensor.name], group_size) for tensor in tensors]
 
 
-def check_budget(tensors: Sequence[SourceTensor], config: Config, policy: Policy, group_size: int) -> None:
+def check_budget(matrices: Sequence[SourceTensor], config: Config, policy: Policy, group_size: int) -> None:
     """Raise TritError where a "bpw" *config* gives less than the least there is; that takes no weights."""
     if config.kind == "bpw":
-        _spare(*_matrices(tensors, policy), config.value, group_size)
+        _spare(matrices, _fixed(matrices, policy), config.value, group_size)
 
 
-def _matrices(tensors: Sequence[SourceTensor], policy: Policy) -> tuple[list[SourceTensor], dict[str, int]]:
-    """Those of *tensors* that are quantised, and by name the depths of which the config has no say."""
-    matrices = [tensor for tensor in tensors if policy.reason_to_keep(tensor) is None]
+def _fixed(matrices: Sequence[SourceTensor], policy: Policy) -> dict[str, int]:
+    """By name, the depths of which the config has no say."""
     fixed = {tensor.name: policy.fixed_depth(tensor) for tensor in matrices}
-    return matrices, {name: depth for name, depth in fixed.items() if depth is not None}
+    return {name: depth for name, depth in fixed.items() if depth is not None}
 
 
 def _spare(matrices: Sequence[SourceTensor], fixed: Mapping[str, int], bits: float, group_size: int) -> float:

@@ -59,8 +59,9 @@ class Job:
                 planned = plan(shard.tensors, deepest, self.policy, self.work.group_size, {})
                 with in_file(shard.path):
                     encode_header([item.entry for item in planned], self.metadata(shard, config))
+        matrices = self.matrices
         for config in self.configs:
-            check_budget(self.source.tensors, config, self.policy, self.work.group_size)
+            check_budget(matrices, config, self.policy, self.work.group_size)
         if self.source.folder:
             check_companions(self.source.folder)
 
