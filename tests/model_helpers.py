@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,12 @@ import numpy.typing as npt
 import safetensors
 
 from tritcodec.header import RAW_DTYPES
+from tritcodec.model.plan import config_of
+from tritcodec.model.policy import Policy
+from tritcodec.model.run import Job, Progress, quantize_model, silent
+from tritcodec.model.source import ModelSource
+from tritcodec.model.tasks import Recipe
+from tritcodec.model.workers import Inline
 
 MINILM = Path(__file__).resolve().parents[1] / "fixtures" / "minilm"
 CONFIGS = [f"uniform-d{depth}" for depth in (1, 2, 3, 4)]
@@ -88,6 +95,25 @@ def write_model(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(safetensors_bytes(tensors, metadata))
     return path
+
+
+def convert(
+    source: Path,
+    target: Path,
+    configs: Sequence[str] = ("uniform-d2",),
+    policy: Policy | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Path:
+    """Quantise a model, with the recipe's policy unless another is given; gives *target*."""
+    quantize_model(job(source, configs, policy, **options), target, Inline(), progress=progress)
+    return target
+
+
+def job(source: Path, configs: Sequence[str], policy: Policy | None = None, **options: Any) -> Job:
+    """What to make of a model."""
+    recipe = replace(Recipe(16, "optimal", False), **options)
+    return Job(ModelSource(source), [config_of(config) for config in configs], policy or Policy(), recipe)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:

@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,10 @@ from model_helpers import (
     MODEL,
     TRIT,
     Stored,
+    convert,
     floats,
     framed,
+    job,
     library_takes,
     read_safetensors,
     safetensors_bytes,
@@ -55,10 +56,9 @@ from tritcodec.model.export import dequantize_model, truncate_model
 from tritcodec.model.measure import Distortion, distortion_against
 from tritcodec.model.plan import config_of
 from tritcodec.model.policy import Policy
-from tritcodec.model.run import Job, Progress, quantize_model, silent
+from tritcodec.model.run import Progress, quantize_model
 from tritcodec.model.source import ModelSource, SourceTensor, read_rows, read_tensor
 from tritcodec.model.spool import STATE
-from tritcodec.model.tasks import Recipe
 from tritcodec.model.workers import Inline
 
 LAYER = "encoder.layer.0."
@@ -78,25 +78,6 @@ FILE = Path("model.safetensors")
 FLOATS = ["F32", "F16", "BF16", "F64"]  # the dtypes that can be quantised
 posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
 NOBODY = 65534  # a user without rights, on any Unix
-
-
-def convert(
-    source: Path,
-    target: Path,
-    configs: Sequence[str] = ("uniform-d2",),
-    policy: Policy | None = None,
-    progress: Progress = silent,
-    **options: Any,
-) -> Path:
-    """Quantise a model, with the recipe's policy unless another is given; gives *target*."""
-    quantize_model(job(source, configs, policy, **options), target, Inline(), progress=progress)
-    return target
-
-
-def job(source: Path, configs: Sequence[str], policy: Policy | None = None, **options: Any) -> Job:
-    """What to make of a model."""
-    recipe = replace(Recipe(16, "optimal", False), **options)
-    return Job(ModelSource(source), [config_of(config) for config in configs], policy or Policy(), recipe)
 
 
 def trit(path: Path, name: str, depth: int | None = None) -> TritTensor:
@@ -1185,7 +1166,7 @@ def test_a_source_that_shrinks_while_it_is_read(model: Path, tmp_path: Path) -> 
 KILLED = """
 import itertools, os, signal, sys
 sys.path.insert(0, sys.argv[3])
-from test_model import convert
+from model_helpers import convert
 
 steps = itertools.count(1)
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps) == int(sys.argv[4]) else None

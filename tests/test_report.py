@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from model_helpers import MINILM, Stored, floats, weights, write_model
-from test_model import convert
+from model_helpers import MINILM, Stored, convert, floats, weights, write_model
 
 from tritcodec import open_model
 from tritcodec.cli import main

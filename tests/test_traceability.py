@@ -92,7 +92,7 @@ def checks(source: str) -> Iterator[tuple[str, str]]:
     Where that is the head of a loop, only the name is taken away.
     """
     lines = source.splitlines(keepends=True)
-    tree = ast.parse(source)
+    tree = traceability.parsed(source)
     simple = [
         node for node in ast.walk(tree) if isinstance(node, ast.Raise | ast.Expr | ast.Assign | ast.Return)
     ]

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_helpers import MINILM, MODEL
-from test_model import convert
+from model_helpers import MINILM, MODEL, convert
 
 import tritcodec as tc
 from tritcodec.model.export import dequantize_model, truncate_model

@@ -264,7 +264,7 @@ def plain(text: str) -> str:
 # What stands in Python: quotations, clauses, docstrings
 
 
-@functools.cache
+@functools.lru_cache(2)  # trees are large: the garbage collector would walk through hundreds of them
 def parsed(source: str) -> ast.Module:
     """The syntax tree of a module."""
     return ast.parse(source)

@@ -11,12 +11,12 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
-from tqdm import tqdm
 
 from .arguments import Command, make_parser
 from .encode import check_method
@@ -38,7 +38,7 @@ from .model.spool import STATE
 from .model.tasks import Recipe
 from .model.verify import verify_model
 from .model.workers import AGAIN, workers
-from .progress import showing
+from .progress import bar_on_terminal, showing
 from .repack_report import REPACK_HEADER, repack_json, repack_reasons, repack_rows, repack_total
 from .tensor import check_group_size
 from .text import (
@@ -198,13 +198,9 @@ def _dequantize(arguments: argparse.Namespace) -> int:
     with open_model(arguments.src) as model:
         tensors, weights = len(model.keys()), sum(math.prod(entry.shape) for entry in model.entries())
         own = _packed_files(model)
-    with _progress(weights, "weight") as bar:
+    with bar_on_terminal("dequantize", weights) as advance:
         dequantize_model(
-            arguments.src,
-            arguments.out,
-            dtype=arguments.dtype,
-            depth=arguments.depth,
-            progress=_advance(bar),
+            arguments.src, arguments.out, dtype=arguments.dtype, depth=arguments.depth, progress=advance
         )
     _say_left_out(folder_of(arguments.src), own)
     say(f"{arguments.out}: {tensors} tensors, {weights:,} weights")
@@ -227,8 +223,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
     page = new_file(arguments.html) if arguments.html else contextlib.nullcontext()
     with open_model(arguments.src) as model:
         weights = sum(math.prod(entry.shape) for entry in model.entries())
-        with page as out, _progress(weights, "weight") as bar:
-            found = look(model, source, counts=bool(out), progress=_advance(bar))
+        with page as out, bar_on_terminal("inspect", weights) as advance:
+            found = look(model, source, counts=bool(out), progress=advance)
             if out:
                 out.write(report(model, found))
         say(f"{model.path}: {format_of(model)}{shards_of(model)}{model.size:,} bytes")
@@ -246,8 +242,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     for name in arguments.files:
         try:
             path = model_file(name)
-            with _progress(_bytes_to_verify(path), "B") as bar:
-                report = verify_model(path, bar.update)
+            with bar_on_terminal("verify", _bytes_to_verify(path), "B") as advance:
+                report = verify_model(path, partial(advance, ""))
         except (TritError, OSError) as error:
             complain(f"tritcodec: {one_line(error)}")
             statuses.add(EXIT_USAGE)
@@ -262,20 +258,6 @@ def _bytes_to_verify(path: Path) -> int:
     """About how many, for the progress bar: a folder is not judged yet."""
     files = path.parent.glob("*.trit") if path.name == INDEX_NAME else [path]
     return sum(file.stat().st_size for file in files if file.exists())
-
-
-def _progress(total: int, unit: str) -> tqdm[Any]:
-    """A progress bar: on a terminal only."""
-    silent = not (sys.stderr and sys.stderr.isatty())
-    return tqdm(total=total, unit=unit, unit_scale=True, disable=silent, leave=False)
-
-
-def _advance(bar: tqdm[Any]) -> Callable[[str, int], None]:
-    def advance(name: str, weights: int) -> None:
-        bar.set_postfix_str(name[-40:], refresh=False)
-        bar.update(weights)
-
-    return advance
 
 
 COMMANDS: dict[str, Command] = {

@@ -7,11 +7,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from .text import complain, or_silence
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 # Phase, tensor, weights that are done, of how many; and whether an earlier run did them.
 Show = Callable[[str, str, int, int, bool], None]
@@ -38,6 +39,16 @@ def showing(style: str) -> Iterator[Show]:
         show.close()
 
 
+@contextlib.contextmanager
+def bar_on_terminal(phase: str, total: int, unit: str = "weight") -> Iterator[Callable[[str, int], None]]:
+    """A function to be told of a tensor and how many *unit*s of it are done: a bar on a terminal only."""
+    show = Bars(unit) if sys.stderr and sys.stderr.isatty() else Nothing()
+    try:
+        yield lambda name, count: show(phase, name, count, total, False)
+    finally:
+        show.close()
+
+
 class Nothing:
     """Says nothing."""
 
@@ -51,16 +62,19 @@ class Nothing:
 class Bars(Nothing):
     """A bar for each phase, with the rate, the time left and the tensor."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "weight") -> None:
+        self._unit = unit
         self._bar: tqdm[Any] | None = None
         self._phase = ""
 
     def __call__(self, phase: str, name: str, weights: int, total: int, earlier: bool) -> None:
         """Advance the bar of *phase*."""
+        from tqdm import tqdm  # here: it takes a seventh of the time that the command needs to start
+
         with or_silence():
             if self._bar is None or phase != self._phase:
                 self.close()
-                self._bar = tqdm(total=total, unit="weight", unit_scale=True, desc=phase, leave=False)
+                self._bar = tqdm(total=total, unit=self._unit, unit_scale=True, desc=phase, leave=False)
                 self._phase = phase
             self._bar.set_postfix_str(name[-NAME_SHOWN:], refresh=False)
             self._bar.initial += weights * earlier  # which the rate leaves out
