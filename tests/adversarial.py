@@ -54,6 +54,14 @@ def rounded(n: int, unit: int) -> int:
     return sign | min((exponent << 23) + kept, INFINITY)
 
 
+def among_easy(w: F32) -> F32:
+    """*w* with all rows but the first easy: few elements are in doubt, and twice the precision has to do."""
+    easy = np.zeros_like(w)
+    easy[:, :1] = 1
+    easy[:1] = w[:1]
+    return easy
+
+
 def any_bits(rng: Rng, shape: tuple[int, ...]) -> F32:
     """Finite float32 numbers of any bits."""
     bits = rng.integers(0, 1 << 32, shape, np.uint32)

@@ -79,6 +79,19 @@ def test_a_scale_is_part_of_what_is_rounded(kind: str) -> None:
         assert same(tc.matmul(x, w, scale=scale), adversarial.product(x, w, scale))
 
 
+@pytest.mark.parametrize("exponent", [0, -1, -10, -30, -60, 30])
+def test_a_few_hard_elements_among_easy_ones(exponent: int) -> None:
+    """Twice the precision settles them where it is sure, whatever the scale, and no more (MM-1, MM-6)."""
+    rng = np.random.default_rng(abs(exponent))
+    scale = np.array([2.0**exponent], np.float32)
+    x = np.ones((1, 5), np.float32)
+    for _ in range(100):  # each a trace beside a tie, behind terms that no sum in binary64 holds
+        a, b, beyond = (int(n) for n in rng.integers([-(2**21), -(2**21), -3], [2**21, 2**21, 4]))
+        hard = [1, 2.0**-24, a * 2.0**-73, b * 2.0**-73, (beyond - a - b) * 2.0**-73]
+        w = adversarial.among_easy(np.array([hard] * 16, np.float32))
+        assert same(tc.matmul(x, w, scale=scale), adversarial.product(x, w, scale))
+
+
 DTYPES = [np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)]
 
 

@@ -52,11 +52,11 @@ def rounded_product(
     sums = x[:, :B] @ w[:, :B].T
     for k in range(B, K, B):
         sums += x[:, k : k + B] @ w[:, k : k + B].T
+    units, factors = min(B, K) + -(-K // B) + 3, x_norms
     if scale is not None:
         sums *= scale[:, None]
-        x_norms = x_norms * np.abs(scale)
-    units = min(B, K) + -(-K // B) + 3
-    bound = np.multiply.outer(x_norms * (units * UNIT * SLACK), w_norms)
+        factors = x_norms * np.abs(scale)
+    bound = np.multiply.outer(factors * (units * UNIT * SLACK), w_norms)
     with np.errstate(over="ignore"):  # to infinity, as IEEE 754 has it
         low, high = (sums - bound).astype(np.float32), (sums + bound).astype(np.float32)
     # By their bits: between -0 and +0 the sign is open. Where all terms are 0, so is the bound: 0 + 0 is +0.
@@ -69,7 +69,7 @@ def rounded_product(
 def settle(x: F64, w: F64, totals: F64, doubt: Bool, scale: F64 | None, y: F32) -> None:
     """Write into *y*, where *doubt*, the sums rounded once: from twice the precision, or else exactly.
 
-    *totals*, of the shape of *y*, are at least sum |x||w|, times the scale. Where much is in
+    *totals*, of the shape of *y*, are at least sum |x||w|, without the scale. Where much is in
     doubt, terms cancel or sums are ties, and twice the precision would not settle it.
     """
     if np.count_nonzero(doubt) * DENSE < doubt.size:
