@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+from helpers import largest, steps
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
 from safetensors.numpy import load_file
 from strategies import quick
 from wrong_kernels import WRONG
@@ -120,6 +122,117 @@ def test_no_correct_kernel_is_refused(kind: str, seed: int, columns: int, accumu
             assert tc.check_matmul(scaled, x, w, accumulate, scale=scale).ok
 
 
+def kernels_of(x: Any, t: TritTensor, scale: F32, dtype: Any) -> dict[str, tuple[np.ndarray, bool]]:
+    """Results of kernels that differ in what they multiply first, and whether they work by planes.
+
+    All is rounded to *dtype* first, and every operation is; terms are added in an order by chance.
+    """
+    K, size = t.shape[1], min(t.group_size, t.shape[1])
+    c = scale.astype(dtype)[:, None]
+    s = np.repeat(t.scales().astype(dtype), size, axis=1)[:, :K]
+    x, k = x.astype(dtype), t.levels()
+    level, trits, three = k.astype(dtype), [plane.astype(dtype) for plane in tc.split(k, t.depth)], dtype(3)
+    order = np.random.default_rng(K).permutation(K)
+    groups = [order[order // size == g] for g in range(t.form.groups)]
+
+    def add(term: Callable[[int], np.ndarray], some: Iterable[int] = order) -> np.ndarray:
+        total = np.zeros((len(x), len(k)), dtype)
+        for i in some:
+            total = total + term(i)
+        return total
+
+    def dots(weights: np.ndarray, g: int) -> np.ndarray:
+        return add(lambda i: np.multiply.outer(x[:, i], weights[:, i]), groups[g])
+
+    def horner(g: int) -> np.ndarray:
+        total = dots(trits[-1], g)
+        for plane in trits[-2::-1]:
+            total = total * three + dots(plane, g)
+        return total
+
+    def by_group(sums: Callable[[int], np.ndarray]) -> np.ndarray:
+        return add(lambda g: sums(g) * s[:, groups[g][0]], range(len(groups)))
+
+    def outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        product: np.ndarray = np.multiply.outer(a, b)
+        return product
+
+    return {
+        "groups, scale": (by_group(lambda g: dots(level, g)) * c, False),
+        "scale of groups": (
+            add(lambda g: dots(level, g) * (s[:, groups[g][0]] * c), range(len(groups))),
+            False,
+        ),
+        "steps, levels, scale": (add(lambda i: outer(x[:, i], s[:, i]) * level[:, i]) * c, False),
+        "weights, scale": (add(lambda i: outer(x[:, i], s[:, i] * level[:, i])) * c, False),
+        "scale, steps, levels": (add(lambda i: outer(x[:, i] * c[:, 0], s[:, i]) * level[:, i]), False),
+        "levels, scaled steps": (add(lambda i: outer(x[:, i], level[:, i]) * (s[:, i] * c)), False),
+        "planes of groups": (by_group(horner) * c, True),
+        "planes": (
+            add(
+                lambda i: add(
+                    lambda p: outer(x[:, i] * dtype(3**p), trits[p][:, i]) * s[:, i], range(t.depth)
+                )
+            )
+            * c,
+            True,
+        ),
+    }
+
+
+@st.composite
+def problems(draw: DrawFn) -> tuple[np.ndarray, TritTensor, F32]:
+    """Activations, weights and scales, of sizes from where all underflows to where all overflows."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    depth = draw(st.integers(1, 4))
+    shift, K = draw(st.integers(0, 4 - depth)), draw(st.sampled_from([1, 2, 3, 7, 20, 40]))
+    H, size = largest(depth), draw(st.sampled_from([1, 5, 16]))
+    levels = rng.integers(-H, H + 1, (3, K)).astype(np.int8)
+    first = draw(
+        st.sampled_from([0x0080_0000, 0x0280_0000, 0x3300_0000, 0x3880_0000, 0x3C00_0000, 0x5600_0000])
+    )
+    codes = rng.integers(0, 27, (3, -(-K // size))).astype(np.uint8)
+    books = steps(first + 64 * draw(st.integers(0, 2**16)), 64 * draw(st.sampled_from([1, 777, 2**12])))
+    t = TritTensor.from_levels(levels, codes, books, depth=depth, shift=shift, group_size=size)
+    exponent = draw(st.sampled_from([-130, -30, -12, -2, 8, 14, 30, 120]))
+    x = np.ldexp(rng.uniform(-2, 2, (2, K)), exponent).astype(np.float32)
+    kind = draw(st.sampled_from([np.float32, np.float16, ml_dtypes.bfloat16, np.int8]))
+    with np.errstate(over="ignore"):
+        x = rng.integers(-128, 128, x.shape).astype(np.int8) if kind == np.int8 else x.astype(kind)
+    x[~np.isfinite(x)] = 1
+    scale = np.ldexp(rng.uniform(-2, 2, 2), draw(st.sampled_from([-120, -30, -10, 0, 10, 100])))
+    return x, t, scale.astype(np.float32)
+
+
+@quick
+@given(problems(), st.sampled_from([*FLOATS]), st.sampled_from([*FLOATS.values()]))
+def test_no_correct_kernel_is_refused_whatever_it_multiplies_first(
+    problem: tuple[np.ndarray, TritTensor, F32], accumulate: str, result: Any
+) -> None:
+    """Levels, steps and scales in any order, rounded to the arithmetic first; by planes, too (MM-8)."""
+    x, t, scale = problem
+    with np.errstate(all="ignore"):
+        for name, (y, planes) in kernels_of(x, t, scale, FLOATS[accumulate]).items():
+            for given in (y, y.astype(result)):
+                report = tc.check_matmul(given, x, t, accumulate, scale=scale, planes=planes)
+                assert report, f"{name}: {report}"
+
+
+def test_kernels_that_work_by_planes_have_a_bound_of_their_own() -> None:
+    """Level 5 is 9 - 3 - 1: its three terms may be off by more than its one; without *planes* that fails."""
+    t = TritTensor.from_levels(np.array([[5]], np.int8), np.zeros((1, 1), np.uint8), steps(), depth=3)
+    x = np.random.default_rng(0).uniform(1, 2, (3000, 1)).astype(np.float32)
+    three, total = np.float32(3), np.zeros_like(x)
+    for trit in (1, -1, -1):
+        total = total * three + x * np.float32(trit)
+    y = total * t.scales()[0, 0]
+    assert tc.check_matmul(y, x, t, planes=True)
+    assert not tc.check_matmul(y, x, t)
+    assert not tc.check_matmul(y * np.float32(1 + 2.0**-19), x, t, planes=True)
+    with pytest.raises(TritError, match="planes are those of a TritTensor"):
+        tc.check_matmul(y, x, t.dequantize(), planes=True)
+
+
 def test_half_precision_has_a_bound_of_its_own() -> None:
     """Sums in float16 or bfloat16 pass as such, and fail as float32."""
     t, x = TENSORS[2], activations(5, 376)
@@ -195,6 +308,45 @@ def test_results_beyond_a_narrow_dtype_make_no_warning() -> None:
     """The exact result rounds to infinity in float16, and that is what is expected."""
     x, w = np.full((1, 4), 1e4, np.float32), np.full((1, 4), 1e4, np.float32)
     assert tc.check_matmul(np.full((1, 1), np.inf, np.float16), x, w).ok
+
+
+def test_factors_that_do_not_meet_excuse_nothing() -> None:
+    """Large numbers in columns where the other factor is 0 or small are in no term (MM-9)."""
+
+    def judged(y: float, x: Any, w: Any, accumulate: str = "float32") -> bool:
+        a, b, c = (np.array([row], np.float32) for row in ([y], x, w))
+        return tc.check_matmul(a, b, c, accumulate).ok
+
+    assert judged(0, [2.0**60, 0], [0, 2.0**60])
+    assert not judged(2.0**60, [2.0**60, 0], [0, 2.0**60])
+    assert judged(2.0**61, [2.0**60, 1], [1, 2.0**60])
+    assert not judged(1.75 * 2.0**61, [2.0**60, 1], [1, 2.0**60])
+    assert not judged(1e-12, [0, 1e3], [1e3, 0], "float64")
+    x, w = np.full(64, 1e-3, np.float32), np.full(64, 0.5, np.float32)
+    x[0], w[0] = 3e4, 0
+    exact = tc.matmul(x, w[None])[0]
+    assert judged(float(exact), x, w, "float64")
+    assert not judged(float(np.nextafter(np.nextafter(exact, np.float32(1)), np.float32(1))), x, w, "float64")
+
+
+def test_a_bound_without_end_is_a_number() -> None:
+    """So many terms that bfloat16 bounds nothing, times a scale of 0: no NaN that nothing compares with."""
+    x, w = np.ones((1, 200_000), np.float32), np.ones((1, 200_000), np.float32)
+    y, zero = np.full((1, 1), 1e38, np.float32), np.zeros(1, np.float32)
+    assert tc.check_matmul(y, x, w, "bfloat16").units.max() < 1
+    assert tc.check_matmul(y, x, w, "bfloat16", scale=zero).units.max() < 1
+    assert tc.check_matmul(y, x, w, scale=zero).outside == 1
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_cannot_overflow_is_no_excuse(wrong: float) -> None:
+    """A large activation is none for float16, whose partial results it does not lead beyond 65,504."""
+    t = TritTensor.from_levels(np.array([[1, 0, -1]], np.int8), np.array([[3]], np.uint8), steps(), depth=1)
+    y = np.array([[wrong]], np.float16)
+    for size in (1024, 30_000):
+        assert not tc.check_matmul(y, np.array([[size, 1, 1]], np.float16), t, "float16")
+    many = TritTensor.from_levels(np.ones((1, 3), np.int8), np.array([[3]], np.uint8), steps(), depth=1)
+    assert tc.check_matmul(y, np.full((1, 3), 30_000, np.float16), many, "float16")  # 90,000 before the step
 
 
 # The report

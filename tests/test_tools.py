@@ -196,6 +196,8 @@ def test_kernels_are_judged(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", y)
     done = tool("check_kernel", *common, *files)
     assert (done.returncode, done.stdout[:4]) == (0, "ok: "), done.stderr
+    planes = tool("check_kernel", *common, *files, "--planes", "--json")  # a wider bound, and smaller errors
+    assert json.loads(planes.stdout)["worst"]["units"] < float(done.stdout.split(", ")[-1].split()[0])
     y[3, 5] *= 1.001
     np.save(tmp_path / "y.npy", y)
     done = tool("check_kernel", *common, *files, "--json")

@@ -87,6 +87,9 @@ def parse(command: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--accumulate", choices=ARITHMETICS, default="float32", help="what the kernel computes in (float32)"
     )
+    parser.add_argument(
+        "--planes", action="store_true", help="the kernel adds up products with planes, times powers of 3"
+    )
     parser.add_argument("--probe", metavar="FILE", help="write activations that show most faults, and end")
     parser.add_argument("--plot", metavar="FILE", help="draw the errors: .svg or .png (needs the extra plot)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -99,7 +102,8 @@ def parse(command: Sequence[str]) -> argparse.Namespace:
 def judge(options: argparse.Namespace, tensor: tc.TritTensor) -> int:
     """Judge y, print the report, and give the exit status."""
     scale = read(options.scale) if options.scale else None
-    report = tc.check_matmul(read(options.y), read(options.x), tensor, options.accumulate, scale=scale)
+    y, x = read(options.y), read(options.x)
+    report = tc.check_matmul(y, x, tensor, options.accumulate, scale=scale, planes=options.planes)
     if options.plot:
         plot(report, options.tensor, options.plot)
     if options.json:

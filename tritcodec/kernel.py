@@ -15,18 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import TritError
-from .exact import F32, F64, Bool
-from .product import Block, Weights, blocks, check_operands
-from .trits import is_integer
+from .exact import F32, F64, UNIT, Bool
+from .product import Array, Block, Weights, blocks, check_operands
+from .tensor import TritTensor
+from .trits import BASE, is_integer, largest_level, split
 
 I64 = npt.NDArray[np.int64]
 
 SURE = 1 + 2.0**-20  # above the roundings of the bound's own arithmetic, for K up to 2^32
 FACTORS = 2  # multiplications that a term may pass, by the level and by the step; a scale is one more
+MOST_GROWTH = 1e300  # of a bound: beyond all numbers that are judged, and 0 times it is 0
 PROBE_TERMS = 8  # of a row of `probe`
-ROOM = (
-    64  # above every level and its double: how far from overflow a partial result has to be to count as safe
-)
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Arithmetic:
     """A binary floating-point format, as far as its errors go (IEEE 754)."""
 
     unit: float  # u, the unit roundoff: the largest relative error of an operation
-    underflow: float  # half the least subnormal: the largest error of a product that underflows
+    underflow: float  # half the least subnormal, or more: the largest error of a product that underflows
     overflow: float  # the least magnitude that rounds to infinity
 
 
@@ -96,6 +95,10 @@ class KernelReport:
         """True where every element is one that a correct kernel can give."""
         return not self.outside
 
+    def __bool__(self) -> bool:
+        """As `ok`: `assert check_matmul(y, x, t)` means what it says."""
+        return self.ok
+
     @property
     def equal(self) -> int:
         """Elements that are the exact result, rounded once (the sign of zero aside)."""
@@ -125,35 +128,39 @@ def check_matmul(
     accumulate: str = "float32",
     *,
     scale: npt.ArrayLike | None = None,
+    planes: bool = False,
 ) -> KernelReport:
     """Judge *y*, a kernel's result for `matmul(x, t, scale=scale)` (SPEC 10.4).
 
     Takes *y*, float32, float16 or bfloat16 of shape (..., rows), the operands of
     `matmul`, and the arithmetic that the kernel computes in, "float32",
-    "float16", "bfloat16" or "float64"; gives a KernelReport.
+    "float16", "bfloat16" or "float64"; gives a KernelReport, which is true where `ok` is.
+    With *planes*, the kernel is one that adds up products with planes of trits, each times its
+    power of 3, whose terms are more and larger.
 
     An element passes where it is the exact result, or differs from the exact sum
     by at most ((1 + u)^r - 1) * sum |x||w|, r = n + 1 roundings for n terms that are
-    not 0 (one more with a scale, and where x is rounded to the arithmetic first), plus what
-    underflow and the rounding to a narrower y can add. That holds for any order
+    not 0 (more with a scale, and where x, steps and scale are rounded to the arithmetic first),
+    plus what underflow and the rounding to a narrower y can add. That holds for any order
     of adding, with or without FMA.
 
-    Raises TritError where dtypes or shapes do not fit, for a scale that is not finite, and for
-    an arithmetic that is none of these.
+    Raises TritError where dtypes or shapes do not fit, for a scale that is not finite, for
+    an arithmetic that is none of these, and for planes of what is no TritTensor.
     """
     x, factors = check_operands(x, t, scale)
     if accumulate not in ARITHMETICS:
         raise TritError(f"accumulate is {accumulate!r}, none of {', '.join(ARITHMETICS)}")
+    if planes and not isinstance(t, TritTensor):
+        raise TritError("planes are those of a TritTensor, and the weights are an array")
     y = np.asarray(y)
     shape = (*x.shape[:-1], math.prod(t.shape[:-1]))
     if y.dtype not in OUTPUTS or y.shape != shape:
         raise TritError(f"y must be float32, float16 or bfloat16 {shape}, not {y.dtype} {y.shape}")
     results = y.reshape(math.prod(x.shape[:-1]), -1 if y.size else 0)
     report = KernelReport(accumulate, OUTPUTS[y.dtype], np.zeros(results.shape, np.float32))
-    rounds_x = ARITHMETICS[accumulate].unit > ARITHMETICS["float32"].unit
-    extra = FACTORS + (scale is not None) + rounds_x
+    extra = _roundings(x, t, accumulate, scale is not None, planes)
     for block in blocks(x, t, factors):
-        _judge(report, block, results[block.rows, block.columns], extra)
+        _judge(report, block, _parts(block, t, planes), results[block.rows, block.columns], extra)
     report.units = report.units.reshape(shape)
     if report.worst is not None:
         row, column = report.worst.index
@@ -182,26 +189,73 @@ def probe(columns: int) -> F32:
     return x
 
 
-def _judge(report: KernelReport, block: Block, y: npt.NDArray[np.generic], extra: int) -> None:
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What a kernel multiplies with, of the n rows of weights of a block.
+
+    `weights`, `levels` and `terms`, (n, K), are the magnitude of each weight, that of its integer factor, and
+    how many terms it makes; `factors`, (n,), the largest other factor. Before steps come, products of `size`
+    columns may have been added.
+    """
+
+    weights: F64
+    levels: F64
+    terms: F64
+    factors: F64
+    size: int
+
+
+def _parts(block: Block, t: Weights, planes: bool) -> _Parts:
+    if not isinstance(t, TritTensor):
+        weights, some = np.abs(block.w), (block.w != 0).astype(np.float64)
+        return _Parts(weights, some, some, np.ones(len(weights)), 1)
+    rows = t.get_rows(block.columns.start, block.columns.stop)
+    H = largest_level(t.depth)
+    level = np.arange(-H, H + 1, dtype=np.int8)
+    sizes, terms = np.abs(level), level != 0
+    if planes:  # level 2 is 3 - 1: two terms, of magnitude 4
+        trits = np.abs(split(level, t.depth))
+        sizes, terms = sum(plane * np.int8(BASE**p) for p, plane in enumerate(trits)), trits.sum(axis=0)
+    steps = rows.scales().astype(np.float64)
+    largest = steps.max(axis=1) if not planes else np.maximum(steps.max(axis=1), BASE ** (t.depth - 1))
+    at = rows.levels().astype(np.intp) + H
+    levels: F64 = sizes.astype(np.float64)[at]
+    weights = levels * np.repeat(steps, t.group_size, axis=1)[:, : levels.shape[1]]
+    return _Parts(weights, levels, terms.astype(np.float64)[at], largest, t.group_size)
+
+
+def _roundings(x: Array, t: Weights, accumulate: str, scaled: bool, planes: bool) -> int:
+    """How many roundings a term may pass besides those of additions."""
+    unit = ARITHMETICS[accumulate].unit
+    narrow = unit > ARITHMETICS["float32"].unit  # than steps, scales and float32 weights
+    rounds_x = x.dtype in OUTPUTS and unit > ARITHMETICS[OUTPUTS[x.dtype]].unit  # int8 is exact in all
+    rounds_step = narrow and isinstance(t, TritTensor)  # of other weights FACTORS counts it, for the level
+    powers = t.depth - 1 if planes and isinstance(t, TritTensor) else 0
+    return FACTORS + rounds_x + rounds_step + scaled * (1 + narrow) + powers
+
+
+def _judge(report: KernelReport, block: Block, parts: _Parts, y: Array, extra: int) -> None:
     """Add to *report* the elements *y* of *block*; a term may pass *extra* multiplications and casts."""
-    bounds = _bounds(block, extra, ARITHMETICS[report.accumulate], ARITHMETICS[report.dtype])
+    bounds = _bounds(block, parts, extra, ARITHMETICS[report.accumulate], ARITHMETICS[report.dtype])
     with np.errstate(over="ignore"):  # to infinity, as IEEE 754 has it
         distance = ulps(y, block.result.astype(y.dtype))
     got = y.astype(np.float64)
     special = np.zeros(y.shape, np.bool_) if block.special is None else block.special != 0
     excused = ~np.isfinite(got) & ~special & ~bounds.safe & (distance != 0)
     with np.errstate(invalid="ignore", divide="ignore"):  # of what is not finite, and where the bound is 0
-        beyond = np.abs(got - block.sums) - block.bound  # less what the sum itself may be wrong by
-        units = np.where(beyond > 0, beyond / bounds.error, 0)
+        off = np.abs(got - block.sums)
+        units = np.where(off > 0, off / bounds.error, 0)
     units[special | ~np.isfinite(got)] = np.inf
     # "A judge MUST accept an element that differs from the exact sum by at most ((1 + u)^r - 1) * S, or that
     # is the exact result."
     units[(distance == 0) | excused] = 0
-    # "A judge MUST refuse an element that differs from the exact sum by more than that and what underflow
-    # and a narrower dtype of the result can add."
+    # "A judge MUST refuse an element that differs from the exact sum by more than that, by what underflow and
+    # a narrower dtype of the result can add, and by what its own sum in binary64 may be off,
+    # (K + 4) * 2^-53 * S."
     report.outside += int(np.count_nonzero(units > 1))
     report.overflowing += int(np.count_nonzero(excused))
-    report.units[block.rows, block.columns] = units
+    with np.errstate(over="ignore"):  # to infinity
+        report.units[block.rows, block.columns] = units
     for end, count in zip(*np.unique(_upper_ends(distance), return_counts=True), strict=True):
         report.ulps[int(end)] = report.ulps.get(int(end), 0) + int(count)
     i, j = (int(n) for n in np.unravel_index(units.argmax(), units.shape))
@@ -224,32 +278,46 @@ def _element(block: Block, i: int, j: int, got: float, units: float, bounds: _Bo
     )
 
 
-def _bounds(block: Block, extra: int, inner: Arithmetic, outer: Arithmetic) -> _Bounds:
-    """What *inner* may be wrong by before its results are rounded to *outer*.
+def _bounds(block: Block, parts: _Parts, extra: int, inner: Arithmetic, outer: Arithmetic) -> _Bounds:
+    """What *inner* may be wrong by before its results are rounded to *outer*, and that.
 
     Of n terms that are not 0, each passes at most n - 1 additions that round, for to
     add a zero is exact, and *extra* other operations: its part of the sum is off
     by a factor within (1 + u)^(n - 1 + extra). What underflows is off by `underflow`
-    besides, enlarged by the factors that follow: the scale, a weight or an activation.
+    besides, enlarged by the factors that follow: docs/matmul.md goes through the cases.
     """
-    x, w = np.abs(block.x), np.abs(block.w)
+    x = np.abs(block.x)
     scale = (np.ones(len(x)) if block.scale is None else np.abs(block.scale))[:, None]
-    enlarged = np.maximum(scale, 1)  # partial results may come before the scale or after it
-    terms: F64 = (x > 0).astype(np.float64) @ (w > 0).T.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # a bound may be infinite
-        growth = np.expm1((terms - 1 + extra) * math.log1p(inner.unit))
-        total = x @ w.T
-        sizes = x.sum(axis=1)[:, None] + w.sum(axis=1) + 2 * terms
-        lost = inner.underflow * sizes * (1 + growth)
-        error = (growth * total * scale + lost * (1 + 2 * scale)) * SURE
-        factors = np.add.outer(x.max(axis=1, initial=0), w.max(axis=1, initial=0))
-        largest = (total * (1 + growth) + 3 * lost + ROOM * factors) * enlarged * SURE
-        safe = largest < inner.overflow
+    terms: F64 = (x > 0).astype(np.float64) @ parts.terms.T
+    with np.errstate(over="ignore"):  # a bound may be infinite
+        growth = np.minimum(np.expm1((terms - 1 + extra) * math.log1p(inner.unit)), MOST_GROWTH)
+        total, dots = x @ parts.weights.T, x @ parts.levels.T
+        sizes = parts.weights.sum(axis=1) + parts.levels.sum(axis=1) + dots
+        lost = 2 * inner.underflow * ((1 + scale) * sizes + total) * (1 + growth)
+        own = (x.shape[1] + 4) * UNIT * total * scale  # of `block.sums` (SPEC 10.2)
+        error = (growth * (total * scale) + lost + own) * SURE
+        safe = _largest(x, dots, total, scale, parts) * (1 + growth) * SURE + 3 * lost < inner.overflow
         if outer.unit > inner.unit:
-            error += (outer.unit * (np.abs(block.sums) + error) + outer.underflow) * SURE
+            error += outer.unit * (np.abs(block.sums) + error) * SURE
+        if outer.underflow > inner.underflow:
+            error += outer.underflow * SURE
         safe &= np.abs(block.sums) + error < outer.overflow
     error[terms == 0] = 0
     return _Bounds(terms, error, safe)
+
+
+def _largest(x: F64, dots: F64, total: F64, scale: F64, parts: _Parts) -> F64:
+    """What no partial result of a kernel exceeds: factors, sums of x * level over a group, sums of terms."""
+    starts = range(0, x.shape[1], parts.size)
+    in_groups = np.add.reduceat(x, starts, axis=1).max(axis=1) if starts else np.zeros(len(x))
+    largest = np.minimum(np.multiply.outer(in_groups, parts.levels.max(axis=1, initial=0)), dots)
+    # A factor may overflow, or x times the step, where what follows is 0.
+    factors = np.maximum(np.maximum(parts.weights.max(axis=1, initial=0), parts.factors), 1)
+    stepped = np.multiply.outer(x.max(axis=1, initial=0), np.maximum(parts.factors, 1))
+    for other in (factors, stepped, total):
+        largest = np.maximum(largest, other)
+    product: F64 = largest * np.maximum(scale, 1)  # which may come before the sum or after it
+    return product
 
 
 @dataclass(frozen=True, eq=False)

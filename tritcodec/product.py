@@ -33,7 +33,8 @@ class Block:
     `x` and `w` are the factors as float64; where they hold NaN or infinities, these
     are 0 there, and `special` is NaN or an infinity for each element that
     comes of them, 0 for the others; otherwise `special` is None. `y` is the exact result,
-    `sums` the same in binary64, wrong by no more than `bound`.
+    `sums` the same in binary64, wrong by no more than (K + 4) * 2^-53 times the sum of the magnitudes of
+    its terms, times the scale.
     """
 
     rows: slice
@@ -43,7 +44,6 @@ class Block:
     scale: F64 | None
     y: F32
     sums: F64
-    bound: F64
     special: F32 | None
 
     @property
@@ -148,8 +148,8 @@ def _block(rows: slice, columns: slice, x: F64, w: F64, scale: F64 | None) -> Bl
         special = special_results(x, w, scale)
         x, w = np.where(np.isfinite(x), x, 0), np.where(np.isfinite(w), w, 0)
         x_norms, w_norms = norms(x), norms(w)
-    product = rounded_product(x, x_norms, w, w_norms, scale)
-    return Block(rows, columns, x, w, scale, *product, special)
+    y, sums, _ = rounded_product(x, x_norms, w, w_norms, scale)
+    return Block(rows, columns, x, w, scale, y, sums, special)
 
 
 def weight_blocks(t: Weights) -> Iterator[tuple[slice, F64]]:
