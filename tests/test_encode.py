@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import hashlib
 import itertools
 import tracemalloc
@@ -592,3 +593,20 @@ def test_a_group_size_beyond_the_row_costs_nothing(shape: tuple[int, int]) -> No
     assert peak < 40 * w.nbytes + (8 << 20)
     assert np.array_equal(found.codebook, expected.codebook)
     assert all(map(np.array_equal, found.planes, expected.planes))
+
+
+def test_energies_are_added_without_a_limit() -> None:
+    """More than 2^23 groups, each of the most that an energy is, are beyond int64."""
+    some = np.full(2**23 + 1, 2**40, np.int64)
+    assert encoder.exact_sum(some) == (2**23 + 1) * 2**40
+
+
+def test_the_published_method_takes_nothing_from_another_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trap or a rounding that another library sets for all is none of its bits."""
+    w = np.sin(np.arange(64, dtype=np.float32)).reshape(2, 32)
+    expected = encoder.quantize(w, 2, method="tritllm-v2")
+    monkeypatch.setattr(decimal.DefaultContext, "rounding", decimal.ROUND_UP)
+    monkeypatch.setitem(decimal.DefaultContext.traps, decimal.Inexact, True)
+    made = encoder.quantize(w, 2, method="tritllm-v2")
+    assert [plane.tobytes() for plane in made.planes] == [plane.tobytes() for plane in expected.planes]
+    assert made.codebook.tobytes() == expected.codebook.tobytes()

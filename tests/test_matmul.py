@@ -412,3 +412,20 @@ def test_a_process_that_flushes_subnormals_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.count("flushes subnormal numbers to zero") == 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:3])
+def test_what_the_caller_asks_numpy_for_changes_nothing(dtype: np.dtype) -> None:
+    """Underflow is no error of ours, whatever errstate there is, and a signalling NaN no warning."""
+    x = np.array([[1e-30, 3, 0]], np.float32).astype(dtype)
+    bits = {2: np.uint16, 4: np.uint32}[dtype.itemsize]
+    signalling = x.copy()
+    signalling.view(bits)[0, 0] = np.array(np.inf, dtype).view(bits) + 1
+    w = np.array([[1e-30, 1, 0, 3]], np.float32)
+    with np.errstate(all="raise"):
+        t = tc.quantize(w, 2)
+        t.dequantize("F16")
+        y = tc.matmul(x, w[:, :3])
+        assert tc.check_matmul(y, x, w[:, :3])
+        assert np.isnan(tc.matmul(signalling, w[:, :3])).all()
+        assert tc.check_matmul(np.array([[np.nan]], dtype), signalling, w[:, :3])

@@ -36,6 +36,7 @@ DTYPES: dict[np.dtype, str] = {  # what is taken, and what it counts as
 Chooser = Callable[[F32], U8]  # groups (n, width) -> codes (n,)
 
 
+@np.errstate(under="ignore")  # whatever the caller asks NumPy for
 def quantize(
     w: npt.ArrayLike,
     depth: int,
@@ -231,7 +232,7 @@ def energies(groups: F32, codes: U8, offsets: U8, form: Form, largest: float) ->
     """The squared error of each group, and its squared magnitude, in units that *largest* fixes: int64 (n,).
 
     Takes weights (n, width), none above *largest*, their codes (n,) and their levels plus H. Sums of
-    these are exact: how far a tensor is from its source does not depend on how it is cut into blocks.
+    these, by `exact_sum`, do not depend on how a tensor is cut into blocks.
     A term is at most 2^40: groups have up to 2^16 members, and no level is worse than 0.
     """
     unit = energy_unit(largest, groups.shape[1])
@@ -240,6 +241,11 @@ def energies(groups: F32, codes: U8, offsets: U8, form: Form, largest: float) ->
     errors = w - form.codebook[codes] * levels
     noise, signal = (fold(np.square(a, out=a)) for a in (errors, w))  # by halves: a written order
     return np.rint(noise / unit).astype(np.int64), np.rint(signal / unit).astype(np.int64)
+
+
+def exact_sum(some: I64) -> int:
+    """The sum of *some* `energies`: 2^22 of them are below 2^63, and a block may have more."""
+    return sum(int(some[i : i + (1 << 22)].sum()) for i in range(0, len(some), 1 << 22))
 
 
 def energy_unit(largest: float, width: int) -> float:

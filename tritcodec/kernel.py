@@ -121,6 +121,7 @@ class KernelReport:
         return "\n".join(lines)
 
 
+@np.errstate(under="ignore", invalid="ignore")  # whatever the caller asks for; of what is not finite
 def check_matmul(
     y: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -242,7 +243,7 @@ def _judge(report: KernelReport, block: Block, parts: _Parts, y: Array, extra: i
     got = y.astype(np.float64)
     special = np.zeros(y.shape, np.bool_) if block.special is None else block.special != 0
     excused = ~np.isfinite(got) & ~special & ~bounds.safe & (distance != 0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # of what is not finite, and where the bound is 0
+    with np.errstate(divide="ignore"):  # where the bound is 0
         off = np.abs(got - block.sums)
         units = np.where(off > 0, off / bounds.error, 0)
     units[special | ~np.isfinite(got)] = np.inf

@@ -52,6 +52,7 @@ class Block:
         return self.y if self.special is None else np.where(self.special == 0, self.y, self.special)
 
 
+@np.errstate(under="ignore", invalid="ignore")  # whatever the caller asks for; of signalling NaN
 def matmul(x: npt.ArrayLike, t: Weights, *, scale: npt.ArrayLike | None = None) -> F32:
     """x @ w.T, every element the exact sum of its terms, rounded once to float32 (SPEC 10.1).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Context, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 import numpy as np
 
@@ -37,8 +37,8 @@ def spaced_codebook(blocks: Iterable[F32], largest: float, depth: int, dtype: st
 def tried_scales(groups: F32, depth: int) -> F32:
     """For each group the best of four order statistics m as the scale of level H; 0 for zeros.
 
-    Best by squared error under the step m/H; the largest of equals. Takes
-    weights (n, group_size), gives (n,).
+    Best by squared error under the step m/H, whose 24 bits have s*k rounded; the largest of
+    equals. Takes weights (n, group_size), gives (n,).
     """
     ordered = np.sort(members_first(groups), axis=0)
     scale = scale_of(ordered[-1])
@@ -67,7 +67,8 @@ def snap(scales: F32, steps: F32, depth: int) -> U8:
 
 def _log_spaced(least: float, largest: float) -> list[float]:
     """27 numbers from *least* to *largest* in equal ratios, by decimal arithmetic of 40 digits."""
-    context = Context(prec=40)
+    # All that a context has: what is not given here is taken from decimal.DefaultContext, which is anyone's.
+    context = Context(40, ROUND_HALF_EVEN, -999_999, 999_999, capitals=1, clamp=0, flags=[], traps=[])
     low, high = (context.ln(Decimal(x)) for x in (least, largest))
     part = context.divide(context.subtract(high, low), Decimal(CODES - 1))
     return [float(context.exp(context.fma(part, Decimal(i), low))) for i in range(CODES)]

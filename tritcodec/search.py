@@ -117,7 +117,8 @@ class Errors:
     are halved.) Otherwise j > 64 and p = 5, floats next to h*s are multiples
     of 2^(e-1), and so |a - h*s| >= 2^(e-1) > 2^(-19) * s.
 
-    s*k is exact: 18 + 6 bits. a - s*k is exact but where a > 2*H*s.
+    s*k is exact: 18 + 6 bits. a - s*k is exact but where a > 2*H*s. Steps of 24 bits are taken, too (SPEC
+    11.4), for which s*k is rounded, and the level is that of the rounded quotient.
     """
 
     def __init__(self, a: F32, depth: int, nested: bool = False) -> None:

@@ -272,6 +272,7 @@ class TritTensor:
         """step[c] * 3^shift of every group: float32, exact, of shape (..., G) (SPEC 5.3)."""
         return self._scale_table()[self.codes]
 
+    @np.errstate(under="ignore")  # whatever the caller asks NumPy for
     def dequantize(self, dtype: npt.DTypeLike | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """The weights (SPEC 5.3): exact in float32, rounded once in float16 and bfloat16.
 

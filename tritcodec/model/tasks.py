@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..encode import Weights, block_of, chooser, encode_groups, energies, to_float32
+from ..encode import Weights, block_of, chooser, encode_groups, energies, exact_sum, to_float32
 from ..errors import TritError
 from ..groups import as_groups
 from ..header import RawEntry
@@ -278,7 +278,7 @@ class _Piece:
         pack_block(block_of(start, codes, offsets, self.form), self.planes)
         if largest is not None:
             noise, signal = energies(groups, codes, offsets, self.form, largest)
-            self.noise, self.signal = self.noise + int(noise.sum()), self.signal + int(signal.sum())
+            self.noise, self.signal = self.noise + exact_sum(noise), self.signal + exact_sum(signal)
 
 
 @contextlib.contextmanager
