@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import messages, quick
 
-from tritcodec.canonical import Cursor
+from tritcodec.canonical import HEADER_AT, Cursor
 
 WIDE = {  # by SPEC 6.2: first byte: (kind, bytes that follow, least number that needs so many)
     0xCC: ("integer", 1, 128),
@@ -89,7 +89,7 @@ def test_a_value_of_every_kind_cut_at_every_byte() -> None:
     encoded = encode(value)
     assert skipped(encoded) == len(encoded)
     for end in range(len(encoded)):
-        with refused("MP-5", f"header byte {min(end, len(encoded))}" if end == 0 else "header byte"):
+        with refused("MP-5", f"byte {HEADER_AT + min(end, len(encoded))}" if end == 0 else "byte "):
             skipped(encoded[:end])
 
 
@@ -103,7 +103,7 @@ def test_integers_at_every_boundary(number: int) -> None:
         first for first, (kind, width, _) in WIDE.items() if kind == "integer" and width >= len(shortest)
     ]
     for first in longer:
-        with refused("MP-2", "header byte 0"):
+        with refused("MP-2", "byte 64"):
             Cursor(bytes([first]) + number.to_bytes(WIDE[first][1], "big")).expect("integer")
 
 
@@ -123,7 +123,7 @@ def test_lengths_at_every_boundary(kind: str, number: int) -> None:
     assert Cursor(shortest).head() == (kind, number)
     for first in longer:
         for nested in (b"", b"\x91", b"\x81\xa1k"):
-            with refused("MP-2", f"header byte {len(nested)}"):
+            with refused("MP-2", f"byte {HEADER_AT + len(nested)}"):
                 skipped(nested + bytes([first]) + number.to_bytes(WIDE[first][1], "big") + follows)
 
 
@@ -160,7 +160,7 @@ def test_every_first_byte_has_its_meaning() -> None:
 @pytest.mark.parametrize("first", FORBIDDEN, ids=hex)
 def test_other_types_are_refused(first: int, before: bytes) -> None:
     """Nil, booleans, floats, signed integers, extensions and C1 are refused (MP-1), wherever they stand."""
-    with refused("MP-1", f"header byte {len(before)}") as caught:
+    with refused("MP-1", f"byte {HEADER_AT + len(before)}") as caught:
         skipped(before + bytes([first]) + bytes(20))
     assert f"{first:#04x}" in caught.value.message
 
@@ -253,9 +253,9 @@ def test_text_is_utf8(before: bytes, bad: bytes) -> None:
     """Each kind of ill-formed UTF-8 is refused (MP-4), as value and as key, at the byte where it begins."""
     text = before + bad
     encoded = bytes([0xA0 + len(text)]) + text
-    with refused("MP-4", f"header byte {1 + len(before)}"):
+    with refused("MP-4", f"byte {HEADER_AT + 1 + len(before)}"):
         skipped(encoded)
-    with refused("MP-4", f"header byte {2 + len(before)}"):
+    with refused("MP-4", f"byte {HEADER_AT + 2 + len(before)}"):
         skipped(b"\x81" + encoded + b"\0")
 
 
@@ -335,7 +335,7 @@ def test_another_type_than_expected(expected: str, found: str) -> None:
     """A value of another type is refused with TYPE-1, at its first byte, and the message has both types."""
     cursor = Cursor(b"\0\0" + encode(VALUES[found]))
     cursor.take(2)
-    with refused("TYPE-1", "header byte 2") as caught:
+    with refused("TYPE-1", "byte 66") as caught:
         cursor.expect(expected)
     assert caught.value.message == f"{found} where {expected} is expected"
 
@@ -365,5 +365,5 @@ def test_the_place_is_part_of_the_error() -> None:
     """What is being read, and the byte that was reached, are said."""
     cursor = Cursor(b"\xa1")
     cursor.where = "entry 7"
-    with refused("MP-5", "entry 7, header byte 1"):
+    with refused("MP-5", "entry 7, byte 65"):
         cursor.utf8()

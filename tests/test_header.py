@@ -186,8 +186,8 @@ def test_transfer_as_text_is_noticed(damage: Callable[[bytes], bytes], clause: s
             for i in range(32)
         ),
         ({"digest": bytes(32)}, "PRE-8", "byte 32"),
-        ({"minor": 1}, "HDR-2", "header byte"),  # a newer minor version alone is no fault of the preamble
-        ({"minor": 65_535}, "HDR-2", "header byte"),
+        ({"minor": 1}, "HDR-2", "byte "),  # a newer minor version alone is no fault of the preamble
+        ({"minor": 65_535}, "HDR-2", "byte "),
     ],
     ids=str,
 )
@@ -296,16 +296,16 @@ HEADER_FAULTS: dict[str, tuple[Any, str]] = {  # the header's value or bytes, an
 @pytest.mark.parametrize(("value", "clause"), HEADER_FAULTS.values(), ids=HEADER_FAULTS.keys())
 def test_each_fault_of_a_header(value: Any, clause: str) -> None:
     """A header with one fault is refused with the clause that it breaks, at a byte of the header."""
-    with refused(clause, "header byte"):
+    with refused(clause, "byte "):
         decode(value)
 
 
 DIRECTORY_FAULTS: dict[str, tuple[list[Any], str, str]] = {  # the entries, the clause, the place
-    "a str": (["a"], "TYPE-1", "entry 0, header byte"),
-    "an array": ([[]], "TYPE-1", "entry 0, header byte"),
-    "nil": ([None], "MP-1", "entry 0, header byte"),
-    "an empty map": ([{}], "ENT-1", "entry 0, header byte"),
-    "the second an array": ([raw_entry(), []], "TYPE-1", "entry 1, header byte"),
+    "a str": (["a"], "TYPE-1", "entry 0, byte "),
+    "an array": ([[]], "TYPE-1", "entry 0, byte "),
+    "nil": ([None], "MP-1", "entry 0, byte "),
+    "an empty map": ([{}], "ENT-1", "entry 0, byte "),
+    "the second an array": ([raw_entry(), []], "TYPE-1", "entry 1, byte "),
     "two of one name": ([raw_entry("a"), raw_entry("a")], "HDR-3", "entry 1, tensor"),
     "raw and trit of one name": ([raw_entry("a"), trit_entry("a")], "HDR-3", "entry 1, tensor"),
     "unsorted": ([raw_entry("b"), raw_entry("a")], "HDR-3", "entry 1, tensor"),
@@ -502,7 +502,7 @@ def test_control_characters_are_refused(code: int) -> None:
     """Each control character, wherever it stands in a name or key, is refused (NAME-2), and never printed."""
     for name in (chr(code), f"a{chr(code)}", f"{chr(code)}b", f"a{chr(code)}b"):
         for value in (header(raw_entry(name)), header(trit_entry(name)), header(metadata={name: ""})):
-            with refused("NAME-2", "entry 0" if value["tensors"] else "header byte") as caught:
+            with refused("NAME-2", "entry 0" if value["tensors"] else "byte ") as caught:
                 decode(value)
             assert f"U+{code:04X}" in caught.value.message
             assert chr(code) not in str(caught.value)

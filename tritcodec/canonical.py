@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from .errors import TritError
 
+HEADER_AT = 64  # in the file, behind the preamble (SPEC 6.1)
 MAX_HEADER_SIZE = 64 << 20
 MAX_NAME_SIZE = 512
 MAX_NESTING = 8
@@ -65,8 +66,8 @@ class Cursor:
         self.where = ""  # what is being read, for messages
 
     def fail(self, clause: str, message: str) -> NoReturn:
-        """Raise TritError with the place that has been reached."""
-        place = f"header byte {self.at}"
+        """Raise TritError with the place in the file that has been reached."""
+        place = f"byte {HEADER_AT + self.at}"
         raise TritError(message, clause=clause, where=f"{self.where}, {place}" if self.where else place)
 
     def head(self) -> tuple[str, int]:

@@ -93,6 +93,7 @@ def to_int4(tensor: TritTensor) -> U8:
     Gives uint8 of shape (..., ceil(K / 2)): the even column in the low nibble, the
     odd one in the high, each in two's complement. TritError (XL-4) for another depth.
     """
+    _check_tensor(tensor)
     _check_int4_depth(tensor.depth)
     units = _encode(tensor, tensor.planes[: CODE_TRITS - 1 : -1], INT4, _write_int4)
     return units.reshape(*tensor.shape[:-1], -1)
@@ -145,9 +146,15 @@ def from_tq1_0(blocks: npt.ArrayLike, columns: int) -> I8:
 
 def _weight_plane(tensor: TritTensor, plane: int) -> U8:
     """The packed plane of the trits t_p."""
+    _check_tensor(tensor)
     if not is_integer(plane) or not 0 <= plane < tensor.depth:
         raise TritError(f"plane must be an integer from 0 to {tensor.depth - 1}, not {plane!r}")
     return tensor.planes[CODE_TRITS + tensor.depth - 1 - plane]
+
+
+def _check_tensor(tensor: TritTensor) -> None:
+    if not isinstance(tensor, TritTensor):
+        raise TritError(f"layouts are made of a TritTensor, not of {type(tensor).__name__}")
 
 
 def _check_int4_depth(depth: int) -> None:

@@ -89,9 +89,10 @@ def group_dots(x: npt.ArrayLike, t: TritTensor) -> npt.NDArray[np.int32]:
     """
     if not isinstance(t, TritTensor):
         raise TritError(f"group_dots takes a TritTensor, not {type(t).__name__}")
-    x, _ = check_operands(x, t, None)
+    x = np.asarray(x)
     if x.dtype != np.int8:
         raise TritError(f"group_dots takes int8 activations, not {x.dtype}")
+    check_operands(x, t, None)
     form = t.form
     activations = _grouped(x.reshape(-1, form.columns), form.group_size).transpose(1, 0, 2)
     dots = np.empty((activations.shape[1], form.rows, form.groups), np.int32)
@@ -121,8 +122,10 @@ def check_operands(x: npt.ArrayLike, t: Weights, scale: npt.ArrayLike | None) ->
 
 
 def _check_scale(scale: Array, shape: tuple[int, ...]) -> F64:
-    if scale.dtype != np.float32 or not np.isfinite(scale).all():
-        raise TritError(f"scale must be finite float32; it is {scale.dtype}, or holds NaN or infinity")
+    if scale.dtype != np.float32:
+        raise TritError(f"scale must be float32, not {scale.dtype}")
+    if not np.isfinite(scale).all():
+        raise TritError("scale must be finite, and holds NaN or infinity")
     try:
         return np.broadcast_to(scale, shape).reshape(-1).astype(np.float64)
     except ValueError:

@@ -148,6 +148,7 @@ class TritFile:
         is none (TEN-2), and damaged data: SEG-1 (unless opened with check=False), PACK-2, PACK-3, RAW-2.
         """
         entry = self.entry(name)
+        depth = None if depth is None else check_depth(depth)
         with naming(self.path):
             if isinstance(entry, RawEntry):
                 raw = np.empty(entry.shape, RAW_DTYPES[entry.dtype])
@@ -169,6 +170,7 @@ class TritFile:
         the rows are all of it, and by `get_tensor` and `verify_file`.
         """
         entry = self.entry(name)
+        depth = None if depth is None else check_depth(depth)
         with naming(self.path):
             if isinstance(entry, RawEntry):
                 return self._raw_rows(entry, start, stop)
@@ -360,7 +362,7 @@ def _native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _cut(form: Form, depth: int | None) -> Form:
     # A depth that is not below the tensor's own leaves it as it is: files mix depths.
-    return form if depth is None else form.truncated(min(check_depth(depth), form.depth))
+    return form if depth is None else form.truncated(min(depth, form.depth))
 
 
 def _tensor(form: Form, planes: list[U8], name: str) -> TritTensor:

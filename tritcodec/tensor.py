@@ -441,8 +441,10 @@ def check_group_size(group_size: int) -> int:
 
 def check_rows(start: int, stop: int, rows: int) -> tuple[int, int]:
     """(start, stop) as Python integers, or TritError where rows [start, stop) are none of *rows*."""
-    if not (is_integer(start) and is_integer(stop)) or not 0 <= start < stop <= rows:
-        raise TritError(f"rows [{start}, {stop}) are not within the {rows} rows there are")
+    if not (is_integer(start) and is_integer(stop)):
+        raise TritError(f"rows are given by two integers, not {start!r} and {stop!r}")
+    if not 0 <= start < stop <= rows:
+        raise TritError(f"rows [{start}, {stop}) are none, or not within the {rows} rows there are")
     return int(start), int(stop)
 
 

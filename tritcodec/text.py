@@ -165,7 +165,7 @@ def _ellipsis() -> str:
     """What stands for what was cut: one character, where standard output has it."""
     try:
         "…".encode(sys.stdout.encoding)
-    except (UnicodeEncodeError, AttributeError):  # standard output may be closed
+    except (UnicodeEncodeError, AttributeError, TypeError):  # standard output may be closed, or be in memory
         return "..."
     return "…"
 

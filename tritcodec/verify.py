@@ -54,6 +54,10 @@ class Report:
         """True where the file is valid."""
         return not self.findings
 
+    def __bool__(self) -> bool:
+        """As `ok`: a report on a bad file is not true."""
+        return self.ok
+
     def add(self, error: TritError) -> None:
         """Record *error* as a finding."""
         self.findings.append(Finding(error.clause or "", error.where, error.message))

@@ -621,11 +621,13 @@ static clause read_segment(struct file *f, const struct tensor *t, unsigned segm
     return same ? NULL : broken_in(f, t, "SEG-1", t->offset[segment]);
 }
 
-/* Loads the codes and the top *depth* planes.
+/* Loads the codes and the top *depth* planes, in place of what was loaded before: at most as many as there are.
  * "A reader MUST NOT give out data that breaks PACK-2, PACK-3 or RAW-2." */
 static clause load(struct file *f, struct tensor *t, uint64_t depth) {
+    if (!t->is_trit || depth > t->depth) return "the tensor has no such planes";
     for (unsigned p = 0; p < CODE_PLANES + depth; p++) {
         uint64_t size = size_of(t, p);
+        free(t->plane[p]);
         t->plane[p] = size <= SIZE_MAX ? malloc((size_t)size) : NULL;
         if (t->plane[p] == NULL) return "not enough memory for the tensor";
         TRY(read_segment(f, t, p, t->plane[p]));

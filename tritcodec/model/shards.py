@@ -109,8 +109,12 @@ class TritModel:
     def shard(self, name: str) -> Iterator[TritFile]:
         """The open file of the shard *name*, for the block; it has been compared with the index.
 
-        Two threads that use one shard at a time have a file each.
+        Two threads that use one shard at a time have a file each. Raises TritError for a name that is none of
+        `shards`.
         """
+        if name not in self.shards:
+            message = f"no shard {name!a} among the {len(self.shards)} of the model"
+            raise TritError(message, where=str(self.path))
         with self._lock:
             if self._closed:
                 raise TritError("the model is closed", where=str(self.path))

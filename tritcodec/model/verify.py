@@ -39,6 +39,10 @@ class ModelReport:
         """True where the folder and all its shards are valid."""
         return self.verdict == "valid"
 
+    def __bool__(self) -> bool:
+        """As `ok`: a report on a bad folder is not true."""
+        return self.ok
+
     @property
     def tensors(self) -> int:
         """The tensors of the shards whose headers could be read."""
