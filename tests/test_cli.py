@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import json
 import math
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from helpers import header, seal
 from model_helpers import (
     CONFIGS,
     MINILM,
@@ -46,6 +48,7 @@ from tritcodec.encode import quantize
 from tritcodec.header import Preamble, RawEntry, encode_header, encode_preamble
 from tritcodec.model.spool import STATE
 from tritcodec.model.workers import workers
+from tritcodec.text import _size as size_in_table
 
 COMMANDS = ["quantize", "dequantize", "repack", "truncate", "inspect", "verify"]
 ALL_CONFIGS = ("--configs", ",".join(CONFIGS))
@@ -419,6 +422,8 @@ WRONG_USAGE = [
     "quantize model",
     "quantize model x y",
     "quantize model x --depth 2",
+    "quantize model x --depth =2",
+    "quantize model x --workers 1 --dask tcp://x:1",
     "quantize model x --target-bpw nan",
     "quantize model x --target-bpw 0",
     "quantize model x --target-bpw many",
@@ -1201,3 +1206,58 @@ def test_a_signal_in_the_middle(shelf: Path, tmp_path: Path, name: str, status: 
     said = {"SIGINT": "interrupted", "SIGTERM": "terminated"}.get(name)
     assert run.err == (f"tritcodec: {said}{GO_ON}\n" if said else "")
     assert os.listdir(tmp_path / "new" / "out") == [STATE]
+
+
+def test_a_pattern_may_hold_an_equals_sign(tritcodec: Command, tmp_path: Path) -> None:
+    """The depth is behind the last one."""
+    write_model(tmp_path / "model", {"a=b.weight": weights(4, 16), "c.weight": weights(4, 16)})
+    run = tritcodec("quantize", tmp_path / "model", tmp_path / "x", "--depth", "a=*=3")
+    assert "1 at d2, 1 at d3" in run.out
+
+
+@pytest.mark.parametrize("name", ["p.htm", "P.HTML", "p.html"])
+def test_what_a_page_may_be_called(tritcodec: Command, shelf: Path, tmp_path: Path, name: str) -> None:
+    """Any spelling of .html or .htm."""
+    assert tritcodec("inspect", shelf / "good.trit", "--html", tmp_path / name).status == 0
+    assert (tmp_path / name).read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_budget_is_named_by_its_digits(tritcodec: Command, tmp_path: Path) -> None:
+    """--target-bpw 3 is bpw-3, not bpw-3.0."""
+    write_model(tmp_path / "model", {"a.weight": weights(40, 64)})
+    assert tritcodec("quantize", tmp_path / "model", tmp_path / "x", "--target-bpw", "4").status == 0
+    assert "bpw-4" in os.listdir(tmp_path / "x")
+
+
+def test_what_a_newer_minor_version_added_is_said(tritcodec: Command, tmp_path: Path) -> None:
+    """A valid file with an unknown key: a line says that it was ignored, and where."""
+    entry = {"dtype": "U8", "kind": "raw", "name": "a", "sha256": sha256(b"").digest(), "shape": [0], "zz": 1}
+    (tmp_path / "new.trit").write_bytes(seal(header(entry, version=[1, 1]), minor=1))
+    run = tritcodec("verify", tmp_path / "new.trit")
+    assert (run.status, run.err) == (0, "")
+    assert "ignored, from a newer minor version: entry 0: key 'zz'" in run.out
+
+
+def test_output_in_memory_is_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a caller took standard output to where it has no encoding."""
+    monkeypatch.setenv("COLUMNS", "80")
+    write_model(tmp_path / "model", {"n" * 300: weights(4, 16)})
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["quantize", str(tmp_path / "model"), str(tmp_path / "x"), "--dry-run"]) == 0
+    assert "...nnn" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1023, "1023"), (1024, "1.0K"), (2**20, "1.0M"), (2**41, "2048.0G"), (5 * 2**30, "5.0G")],
+)
+def test_sizes_in_tables(count: int, text: str) -> None:
+    """Units of 1,024, up to the last there is."""
+    assert size_in_table(count) == text
+
+
+def test_no_delete_reaches_a_terminal(tritcodec: Command, tmp_path: Path) -> None:
+    """U+007F in a path is escaped like other control characters."""
+    run = tritcodec("verify", tmp_path / "a\x7fb.trit")
+    assert_error(run, "a\\x7fb.trit")
+    assert "\x7f" not in run.err

@@ -610,3 +610,24 @@ def test_the_published_method_takes_nothing_from_another_context(monkeypatch: py
     made = encoder.quantize(w, 2, method="tritllm-v2")
     assert [plane.tobytes() for plane in made.planes] == [plane.tobytes() for plane in expected.planes]
     assert made.codebook.tobytes() == expected.codebook.tobytes()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_with_a_codebook_too(wrong: float) -> None:
+    """Nothing is fitted then, and nothing passes for that."""
+    w = np.ones((5, 32), np.float32)
+    w[3, 4] = wrong
+    with pytest.raises(TritError, match="weights must be finite"):
+        encoder.quantize(w, 2, codebook=search_steps())
+
+
+def test_quotients_beyond_float32_are_the_largest_level() -> None:
+    """Weights far above the steps of a given codebook: no warning, and level H or -H."""
+    tiny = np.ldexp(search_steps(), -110)
+    w = np.array([[1e38, -1e38, 0, 1e-38]], np.float32)
+    assert encoder.quantize(w, 2, codebook=tiny).levels()[0, :3].tolist() == [4, -4, 0]
+
+
+def search_steps() -> np.ndarray:
+    """27 steps from 1 to 1.25."""
+    return (1 + np.arange(27, dtype=np.float32) / 128).astype(np.float32)

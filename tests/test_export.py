@@ -99,9 +99,10 @@ def test_each_shard_becomes_a_file(
             assert (tensors[key].shape, tensors[key].data) == (values.shape, values.tobytes()), key
 
 
-def test_the_index_is_that_of_the_convention(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [None, "F16"])
+def test_the_index_is_that_of_the_convention(folder: Path, tmp_path: Path, dtype: str | None) -> None:
     """Each tensor is mapped to the file that the stock library finds it in; total_size fits."""
-    dequantize_model(folder, tmp_path / "out")
+    dequantize_model(folder, tmp_path / "out", dtype=dtype)
     text = (tmp_path / "out" / INDEX).read_text("ascii")
     index = json.loads(text)
     assert text == json.dumps(index, indent=2, sort_keys=True) + "\n"

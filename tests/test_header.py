@@ -779,3 +779,24 @@ def test_the_smallest_header() -> None:
     assert data == b"\x83\xa8metadata\x80\xa7tensors\x90\xa7version\x92\1\0"
     assert decode_header(data) == Header((), {})
     assert changed({"a": 1}, {"a": None}) == {}
+
+
+def test_many_unknown_keys_hide_no_known_one() -> None:
+    """120 keys that sort before those of the entry, and a map of 2,000 pairs: all are ignored (minor 1)."""
+    many = {f"aa{number:03}": 0 for number in range(120)} | {"ab": {f"{n:04}": n for n in range(2000)}}
+    found = decode(encode(header(raw_entry("a", **many), version=[1, 1])), 1)
+    assert (found.entries[0].name, len(found.ignored)) == ("a", 100)
+
+
+def test_a_hundred_unknown_keys_of_the_header_are_named() -> None:
+    """Not one more."""
+    many = {f"zz{number:03}": 0 for number in range(150)}
+    assert len(decode(encode(header(version=[1, 1], **many)), 1).ignored) == 100
+
+
+def test_an_unknown_key_is_placed_where_its_value_stands() -> None:
+    """The byte in the file, of the first of them (VER-1)."""
+    data = encode(header(raw_entry("a", aa=7, zz=9)))
+    place = 64 + data.index(b"aa") + len("aa")
+    with refused("VER-1", f"byte {place}"):
+        decode(data)

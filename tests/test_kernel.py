@@ -218,6 +218,77 @@ def test_no_correct_kernel_is_refused_whatever_it_multiplies_first(
                 assert report, f"{name}: {report}"
 
 
+def one_weight(level: int, step: float, depth: int = 4) -> TritTensor:
+    """A tensor of one weight, whose step is the first of its codebook."""
+    first = int(np.float32(step).view(np.uint32)) & ~63
+    return TritTensor.from_levels(
+        np.array([[level]], np.int8), np.zeros((1, 1), np.uint8), steps(first, 64), depth=depth
+    )
+
+
+HALF, BRAIN = np.float16, ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("factors", [1.0, float.fromhex("0x1.22e002p0")])
+def test_all_that_is_rounded_to_half_precision_counts(factors: float) -> None:
+    """x, the step and the scale, too: found by search, these pass no bound of one rounding less (MM-8)."""
+    scale = np.array([factors], np.float32)
+    if factors == 1:
+        x, t, given = float.fromhex("0x1.022p0"), one_weight(17, float.fromhex("0x1.01df8p0")), None
+    else:
+        x, t, given = float.fromhex("0x1.0b6p0"), one_weight(31, float.fromhex("0x1.0a208p0")), scale
+    level, step = HALF(t.levels()[0, 0]), t.codebook[:1].astype(HALF)
+    y = (np.array([[x]], np.float32).astype(HALF) * level) * step * scale.astype(HALF)
+    report = tc.check_matmul(y, np.array([[x]], np.float32), t, "float16", scale=given)
+    assert report
+    assert report.units.max() > (0.75 if given is None else 0.84)
+
+
+def test_powers_of_three_that_are_multiplied_one_by_one_count() -> None:
+    """Level 27 as ((x * 3) * 3) * 3: three roundings for a single trit."""
+    x, t = (
+        np.array([[float.fromhex("0x1.2f6efep0")]], np.float32),
+        one_weight(27, float.fromhex("0x1.024ep0")),
+    )
+    three = np.float32(3)
+    y = x * three * three * three * t.codebook[0]
+    assert tc.check_matmul(y, x, t, planes=True)
+    assert not tc.check_matmul(y, x, t)
+
+
+def test_what_underflows_may_be_enlarged_by_each_of_the_others() -> None:
+    """A cast or a product below the least subnormal, times all that follows (MM-8)."""
+
+    def accepted(y: Any, x: float, w: Any, accumulate: str, scale: float | None = None) -> bool:
+        given = None if scale is None else np.float32(scale)
+        weights = w if isinstance(w, TritTensor) else np.array([[w]], np.float32)
+        return bool(
+            tc.check_matmul(np.array([[y]]), np.array([[x]], np.float32), weights, accumulate, scale=given)
+        )
+
+    tiny = float(np.float32(2.0**-27 * 1.3))
+    t = one_weight(40, 2.0**-120 * 1.3)  # x * step is a subnormal of few bits, and then times 40
+    assert accepted(np.float32(tiny) * t.codebook[0] * np.float32(40), tiny, t, "float32")
+    x = float(np.float32(2.0**-25 * 1.001))  # becomes 2^-24, times 1,000
+    assert accepted(HALF(x) * HALF(1000), x, 1000, "float16")
+    scale = float(np.float32(1.4995 * 2.0**-24))  # becomes 2^-24, times 10,000
+    assert accepted(HALF(100) * HALF(100) * HALF(scale), 100, 100, "float16", scale)
+    a, b = (
+        float(np.float32(4.52e-4)),
+        float(np.float32(4.6119e-4)),
+    )  # a product that bfloat16 holds, and float16 not
+    assert accepted((BRAIN(a) * BRAIN(b)).astype(HALF), a, b, "bfloat16")
+
+
+def test_what_overflows_before_a_level_of_zero_is_excused() -> None:
+    """x times the step is infinite in float16, and times 0 NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = HALF(1000) * HALF(100) * HALF(0)
+    x = np.array([[1000]], np.float32)
+    assert tc.check_matmul(np.array([[y]]), x, one_weight(0, 100.0), "float16")
+    assert not tc.check_matmul(np.array([[y]]), x, one_weight(0, 50.0), "float16")
+
+
 def test_kernels_that_work_by_planes_have_a_bound_of_their_own() -> None:
     """Level 5 is 9 - 3 - 1: its three terms may be off by more than its one; without *planes* that fails."""
     t = TritTensor.from_levels(np.array([[5]], np.int8), np.zeros((1, 1), np.uint8), steps(), depth=3)
@@ -475,3 +546,29 @@ def test_unfit_arguments_are_refused(y: np.ndarray, accumulate: str, message: st
     """With what was found and what fits."""
     with pytest.raises(TritError, match=message):
         tc.check_matmul(y, activations(2, 376), TENSORS[1], accumulate)
+
+
+def test_every_element_of_every_block_is_counted() -> None:
+    """Ulps over several blocks of weights add up to all elements."""
+    x, w = np.ones((2, 300_000), np.float32), np.ones((20, 300_000), np.float32)
+    y = tc.matmul(x, w)
+    report = tc.check_matmul(y, x, w)
+    assert (report.equal, sum(report.ulps.values())) == (40, 40)
+
+
+def test_what_rounds_to_infinity_in_the_result_alone() -> None:
+    """Beside the largest float16 a float32 sum may round to infinity; one that has to is not excused."""
+    one = np.ones((1, 1), np.float32)
+    below, beyond = np.array([[65519.996]], np.float32), np.array([[65520]], np.float32)
+    infinity = np.full((1, 1), np.inf, np.float16)
+    report = tc.check_matmul(infinity, below, one)
+    assert (report.ok, report.overflowing, report.equal) == (True, 1, 0)
+    report = tc.check_matmul(infinity, beyond, one)
+    assert (report.ok, report.overflowing, report.equal) == (True, 0, 1)
+
+
+def test_a_report_is_true_where_it_is_ok() -> None:
+    """`assert check_matmul(...)` does not pass for a wrong kernel."""
+    one = np.ones((1, 1), np.float32)
+    assert tc.check_matmul(one, one, one)
+    assert not tc.check_matmul(2 * one, one, one)

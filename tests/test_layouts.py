@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import independent
 import numpy as np
@@ -18,7 +18,7 @@ from layout_vectors import NO_TQ1_0
 from safetensors.numpy import load_file
 from strategies import quick, tensors
 
-from tritcodec import TritFile, TritTensor, join, layouts, open_file, quantize, save_file, split
+from tritcodec import TritError, TritFile, TritTensor, join, layouts, open_file, quantize, save_file, split
 
 MINILM = Path(__file__).parents[1] / "fixtures" / "minilm" / "model.safetensors"
 RAGGED = [*range(1, 131), 255, 256, 257]
@@ -403,3 +403,17 @@ def test_other_dtypes_are_refused() -> None:
             layouts.from_int4(layouts.to_int4(t).astype(dtype), 70, 1)
         with refused(None):
             layouts.from_tq1_0(layouts.to_tq1_0(t, 0).astype(dtype), 70)
+
+
+def test_sizes_may_be_integers_of_numpy() -> None:
+    """Unsigned ones, too, which would wrap."""
+    t = painted((3, 7), 1)
+    assert np.array_equal(layouts.from_two_bit(layouts.to_two_bit(t, 0), np.uint8(7)), t.levels())
+
+
+def test_layouts_are_made_of_tensors() -> None:
+    """An array is refused, and named."""
+    array: Any = np.zeros((3, 7), np.int8)
+    for make in (lambda: layouts.to_two_bit(array, 0), lambda: layouts.to_int4(array)):
+        with pytest.raises(TritError, match="layouts are made of a TritTensor, not of ndarray"):
+            make()

@@ -429,3 +429,28 @@ def test_what_the_caller_asks_numpy_for_changes_nothing(dtype: np.dtype) -> None
         assert tc.check_matmul(y, x, w[:, :3])
         assert np.isnan(tc.matmul(signalling, w[:, :3])).all()
         assert tc.check_matmul(np.array([[np.nan]], dtype), signalling, w[:, :3])
+
+
+def test_a_scale_of_all_bits_meets_sums_of_more() -> None:
+    """A sum of 68 bits times a scale of 24, beside a tie of the product: no part of it is rounded (MM-6)."""
+    rng = np.random.default_rng(4)
+    x = np.array([[2.0**48, 2.0**24, 1]], np.float32)
+    for _ in range(50):
+        scale = int(rng.integers(2**22, 2**23)) * 2 + 1
+        tie = (2 * int(rng.integers(2**23, 2**24)) + 1) << 67  # between two numbers of 24 bits
+        total = (tie + scale // 2) // scale
+        hard = [total >> 48, (total >> 24) % 2**24, total % 2**24]
+        w = adversarial.among_easy(np.array([hard] * 64, np.float32))
+        factor = np.array([scale], np.float32)
+        assert same(tc.matmul(x, w, scale=factor), adversarial.product(x, w, factor))
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"), [(np.float32("nan"), "holds NaN"), (2.0, "must be float32, not float64")]
+)
+def test_what_is_wrong_with_a_scale_is_said(scale: Any, message: str) -> None:
+    """Its dtype, or what it holds."""
+    with pytest.raises(TritError, match=message):
+        tc.matmul(np.ones((1, 3), np.float32), np.ones((1, 3), np.float32), scale=scale)
+    with pytest.raises(TritError, match="group_dots takes int8 activations, not uint8"):
+        tc.group_dots(np.ones((1, 21), np.uint8), painted((7, 21), 2))

@@ -35,7 +35,7 @@ from helpers import (
     with_bytes,
 )
 
-from tritcodec import TritError, TritFile, TritTensor, load_file, open_file, reader
+from tritcodec import TritError, TritFile, TritTensor, load_file, open_file, reader, save_file
 from tritcodec.header import decode_preamble
 
 WEIGHTS = {  # name: a tensor of more than one block of rows, with padding and short groups
@@ -629,3 +629,26 @@ def test_steps_of_a_file_are_little_endian(file: TritFile) -> None:
     assert isinstance(deep, TritTensor)
     assert deep.codebook.dtype == np.float32
     assert deep.codebook.tobytes() == steps().tobytes()
+
+
+@pytest.mark.parametrize("depth", [0, 5, "2"])
+def test_a_depth_that_is_none_is_refused_of_raw_tensors_too(tmp_path: Path, depth: Any) -> None:
+    """TEN-2, whatever the tensor is."""
+    save_file({"raw": np.zeros((3, 4), np.float32), "trit": painted()}, tmp_path / "x.trit")
+    with open_file(tmp_path / "x.trit") as file:
+        for name in ("raw", "trit"):
+            with refused("TEN-2"):
+                file.get_tensor(name, depth)
+            with refused("TEN-2"):
+                file.get_rows(name, 0, 1, depth)
+
+
+def test_what_rows_may_be_is_said(tmp_path: Path) -> None:
+    """Integers, and at least one row."""
+    save_file({"trit": painted()}, tmp_path / "x.trit")
+    with open_file(tmp_path / "x.trit") as file:
+        rows: Any = ("1", "2")
+        with pytest.raises(TritError, match="rows are given by two integers, not '1' and '2'"):
+            file.get_rows("trit", *rows)
+        with pytest.raises(TritError, match="are none, or not within the 7 rows"):
+            file.get_rows("trit", 5, 5)

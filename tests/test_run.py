@@ -1041,3 +1041,30 @@ def test_dask_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("tritcodec: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_budget_is_kept_where_a_depth_between_is_no_gain() -> None:
+    """Steps to greater depths come one after the other: none is jumped to that the budget has no room for."""
+    one, surveys = matrix("m", 500, 64), {"m": surveyed([1, 0.9, 0.1, 0.05])}
+    found = within_budget([one], {}, 4.0, 16, surveys)
+    assert 8 * form_of(one, found["m"], 16).nbytes <= 4.0 * 500 * 64
+
+
+def test_what_is_exact_gets_no_deeper() -> None:
+    """However rich the budget is."""
+    assert within_budget([matrix("m", 50, 64)], {}, 7.0, 16, {"m": surveyed([0, 0, 0, 0])}) == {"m": 1}
+
+
+def test_sens_goes_as_deep_as_it_can(sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where estimates say depth 1 and no depth is within the bound, it is the last."""
+    monkeypatch.setattr(Weights, "estimate", lambda *_: (0.0, 1.0))
+    out = convert(sharded, tmp_path / "out", ["sens-0.0000001"]) / "sens-0.0000001"
+    assert tensor_at(out, "model.layers.0.mlp.up_proj.weight").depth == 4
+
+
+def tensor_at(folder: Path, name: str) -> TritTensor:
+    """A trit tensor of a model."""
+    with open_model(folder) as model:
+        tensor = model.get_tensor(name)
+    assert isinstance(tensor, TritTensor)
+    return tensor

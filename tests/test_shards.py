@@ -15,7 +15,7 @@ from folder_cases import FIRST, SECOND, SHARDS, sound
 from golden import replaced
 from helpers import painted, record_reads, refused, same, with_bytes
 
-from tritcodec import TritTensor, load_file, open_file, open_model, save_file, verify_model
+from tritcodec import TritError, TritTensor, load_file, open_file, open_model, save_file, verify_model
 from tritcodec.model import shards
 from tritcodec.model.index import INDEX_NAME, MAX_INDEX_SIZE, TRIT_NAME, encode_index
 from tritcodec.model.shards import model_file, read_shard
@@ -467,3 +467,23 @@ def test_a_shard_is_summed_up_for_the_index(folder: Path) -> None:
     """What `read_shard` gives makes the index again."""
     made = {name: read_shard(folder / name) for name in SHARDS}
     assert encode_index(made) == (folder / INDEX_NAME).read_bytes()
+
+
+def test_a_shard_that_the_model_does_not_have(tmp_path: Path) -> None:
+    """No name but those of `shards` gives a file, with an index and without."""
+    save_file({"a": painted()}, tmp_path / "model.trit")
+    with (
+        open_model(tmp_path) as model,
+        pytest.raises(TritError, match=r"no shard 'other\.trit' among the 1"),
+        model.shard("other.trit"),
+    ):
+        pass
+
+
+def test_metadata_is_in_the_order_of_its_keys(tmp_path: Path) -> None:
+    """Of one file and of several, whatever the hash of the day."""
+    for name in (FIRST, SECOND):
+        save_file({name: painted()}, tmp_path / name, dict.fromkeys("zyxwvutsr", ""))
+    (tmp_path / INDEX_NAME).write_bytes(encode_index({n: read_shard(tmp_path / n) for n in (FIRST, SECOND)}))
+    with open_model(tmp_path) as model:
+        assert list(model.metadata) == sorted("zyxwvutsr")

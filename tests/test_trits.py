@@ -156,3 +156,10 @@ def test_join_takes_one_to_four_planes(shape: tuple[int, ...], clause: str | Non
     """Planes of rank 0, and none or five of them, are refused."""
     with refused(clause):
         join(np.zeros(shape, np.int8))
+
+
+def test_the_ends_of_the_range_are_within_it() -> None:
+    """What is named is the first level beyond H, not one that is -H or H."""
+    with refused("TRIT-2") as caught:
+        split(np.array([-4, 4, 5, -5], np.int8), 2)
+    assert "level 5 at (2,)" in str(caught.value)

@@ -502,3 +502,11 @@ def test_the_painted_file_is_what_it_should_be() -> None:
     assert rows == [2, 3]
     assert np.array([segment_of(LARGE, *place).size for place in SEGMENTS]).min() > 7
     assert segment_of(LARGE, "none").size == 0
+
+
+def test_a_directory_that_is_longer_than_the_file_is_placed_at_its_end(tmp_path: Path) -> None:
+    """LAY-4 names a byte that the file has an end at, and no report of it is true."""
+    report = check(tmp_path, seal(header(raw_entry("a", shape=[1 << 20], dtype="U8"))))
+    (finding,) = report.findings
+    assert (finding.clause, finding.where) == ("LAY-4", f"byte {report.size}")
+    assert not report
