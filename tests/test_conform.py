@@ -182,3 +182,21 @@ def test_a_changed_fixture_is_refused(tmp_path: Path) -> None:
     done = run(PYTHON, "--manifest", manifest)
     assert done.status == 2
     assert "changed in transfer" in done.output
+
+
+def test_a_testee_that_is_not_there_passes_nothing() -> None:
+    """Not even the end of its input; and what was run is no claim that it passed."""
+    done = run(
+        f"{sys.executable} nowhere.py", "--level", 2, "--only", "spec/*", "--only", "protocol/end-of-input"
+    )
+    assert done.status == 1
+    assert "NOT as expected" in done.output
+    assert re.search(r"^all +3 +0 ", done.output, re.MULTILINE), done.output
+    assert "run: " in done.output
+
+
+def test_vectors_are_chosen_by_the_requirement_that_they_break(suite: conform.Suite, tmp_path: Path) -> None:
+    """As files are, and by nothing that they do not."""
+    chosen = conform.load_suite(conform.MANIFEST, tmp_path, ["XL-1"]).checks
+    assert {check.kind for check in chosen} == {"vectors"}
+    assert 0 < len(chosen) < len(suite.checks)

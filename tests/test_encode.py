@@ -631,3 +631,19 @@ def test_quotients_beyond_float32_are_the_largest_level() -> None:
 def search_steps() -> np.ndarray:
     """27 steps from 1 to 1.25."""
     return (1 + np.arange(27, dtype=np.float32) / 128).astype(np.float32)
+
+
+def test_the_grid_begins_at_the_256th_part_of_the_groups() -> None:
+    """Of 256 groups the second smallest, of 255 the smallest; zeros do not count (SPEC 11.3)."""
+    for zeros in (0, 100):
+        for count, first in ((255, 0), (256, 1), (511, 1), (512, 2)):
+            sizes = np.concatenate([np.zeros(zeros), 1 + np.arange(count)]).astype(np.float32)
+            grid = fit.candidate_steps(sizes, float(count), 2, "F32")
+            assert grid[0] == fit.steps_of([int(np.float32((1 + first) / 5).view(np.uint32)) >> 6])[0]
+
+
+@pytest.mark.parametrize(("size", "count"), [(16, 8192), (32, 8192), (64, 4096), (8192, 32), (1 << 16, 32)])
+def test_how_many_groups_are_looked_at(size: int, count: int) -> None:
+    """Some 2^18 weights, and 32 groups however large they are (SPEC 11.3)."""
+    assert len(sample_groups(10**6, size)) == count
+    assert len(sample_groups(count - 1, size)) == count - 1

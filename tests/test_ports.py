@@ -228,3 +228,32 @@ def test_fuzzing_finds_bugs(bug: str, tmp_path: Path) -> None:
     assert all(
         path.stat().st_size <= path.with_suffix("").with_suffix(".trit").stat().st_size for path in kept
     )
+
+
+MISUSE = """
+#include "trit.c"
+#include <stdio.h>
+
+int main(int count, char **arguments) {
+    struct file f;
+    if (open_file(&f, arguments[count - 1]) != NULL) return 1;
+    for (size_t i = 0; i < f.count; i++) {
+        struct tensor *t = &f.tensors[i];
+        clause found = load(&f, t, t->is_trit ? t->depth + 1 : 1);
+        puts(found == NULL ? "loaded" : found);
+        if (t->is_trit && (load(&f, t, 1) != NULL || load(&f, t, t->depth) != NULL)) return 2;
+    }
+    close_file(&f);
+    return 0;
+}
+"""
+
+
+def test_c_loads_what_there_is(tmp_path: Path) -> None:
+    """More planes than a tensor has, and planes of a raw one, are refused; loading anew leaks nothing."""
+    (tmp_path / "misuse.c").write_text(MISUSE, "utf-8")
+    program = str(tmp_path / "misuse")
+    flags = ["-std=c99", "-g", "-fsanitize=address,undefined", "-Wno-unused-function", f"-I{PORTS / 'c'}"]
+    run([need("cc"), *flags, "-o", program, str(tmp_path / "misuse.c")])
+    said = run([program, str(ROOT / "fixtures/valid/spec/appendix-b.trit")], env=os.environ | HOSTILE)
+    assert set(said.splitlines()) == {"the tensor has no such planes"}
