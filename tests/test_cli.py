@@ -1261,3 +1261,24 @@ def test_no_delete_reaches_a_terminal(tritcodec: Command, tmp_path: Path) -> Non
     run = tritcodec("verify", tmp_path / "a\x7fb.trit")
     assert_error(run, "a\\x7fb.trit")
     assert "\x7f" not in run.err
+
+
+def test_a_raw_tensor_of_another_shape_is_another(tritcodec: Command, tmp_path: Path) -> None:
+    """The same bytes are not enough, nor the same dtype."""
+    write_model(tmp_path / "model", {"a.weight": weights(4, 16), "b": weights(4)})
+    write_model(tmp_path / "other", {"a.weight": weights(4, 16), "b": weights(2, 2)})
+    assert tritcodec("quantize", tmp_path / "model", tmp_path / "x").status == 0
+    run = tritcodec("inspect", tmp_path / "x" / "uniform-d2", "--against", tmp_path / "other")
+    assert "1, 'b' the first: F32 [2, 2] in the source, F32 [4] here" in run.out
+
+
+def test_memory_that_is_not_there_is_one_line(
+    tritcodec: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2, as for other things that the machine has not."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError("a terabyte")
+
+    monkeypatch.setattr("tritcodec.cli.model_file", fail)
+    assert_error(tritcodec("verify", tmp_path), "not enough memory: a terabyte")
