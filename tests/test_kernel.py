@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
-from helpers import largest, steps
+from helpers import largest, little_memory, steps
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
@@ -167,7 +167,17 @@ def kernels_of(x: Any, t: TritTensor, scale: F32, dtype: Any) -> dict[str, tuple
         "weights, scale": (add(lambda i: outer(x[:, i], s[:, i] * level[:, i])) * c, False),
         "scale, steps, levels": (add(lambda i: outer(x[:, i] * c[:, 0], s[:, i]) * level[:, i]), False),
         "levels, scaled steps": (add(lambda i: outer(x[:, i], level[:, i]) * (s[:, i] * c)), False),
+        "scaled levels": (add(lambda i: (level[:, i] * c * s[:, i]) * x[:, i, None]), False),
         "planes of groups": (by_group(horner) * c, True),
+        "planes, steps times powers": (
+            add(
+                lambda i: add(
+                    lambda p: outer(x[:, i], trits[p][:, i]) * (s[:, i] * dtype(3**p)), range(t.depth)
+                )
+            )
+            * c,
+            True,
+        ),
         "planes": (
             add(
                 lambda i: add(
@@ -278,6 +288,28 @@ def test_what_underflows_may_be_enlarged_by_each_of_the_others() -> None:
         float(np.float32(4.6119e-4)),
     )  # a product that bfloat16 holds, and float16 not
     assert accepted((BRAIN(a) * BRAIN(b)).astype(HALF), a, b, "bfloat16")
+
+
+def test_a_group_may_be_larger_than_a_row() -> None:
+    """It takes no more memory than the row does."""
+    t = TritTensor.from_levels(
+        np.ones((64, 16), np.int8), np.zeros((64, 1), np.uint8), steps(), group_size=1 << 16
+    )
+    x = np.ones((1, 16), np.float32)
+    y = tc.matmul(x, t)
+    with little_memory():
+        assert tc.check_matmul(y, x, t)
+
+
+def test_what_overflows_in_part_is_excused() -> None:
+    """A level times the scale, or a step times a power of 3, whatever comes then."""
+    x = np.array([[2.0**-10]], np.float32)
+    infinity, nan = np.full((1, 1), np.inf, HALF), np.full((1, 1), np.nan, HALF)
+    assert tc.check_matmul(infinity, x, one_weight(40, 2.0**-10), "float16", scale=np.float32(2000))
+    assert not tc.check_matmul(infinity, x, one_weight(1, 2.0**-10), "float16", scale=np.float32(2000))
+    assert tc.check_matmul(nan, np.ones((1, 1), np.float32), one_weight(1, 3000), "float16", planes=True)
+    assert tc.check_matmul(nan, np.full((1, 1), 100, np.float32), one_weight(1, 100), "float16", planes=True)
+    assert not tc.check_matmul(nan, np.ones((1, 1), np.float32), one_weight(1, 2000), "float16", planes=True)
 
 
 def test_what_overflows_before_a_level_of_zero_is_excused() -> None:
@@ -561,6 +593,10 @@ def test_what_rounds_to_infinity_in_the_result_alone() -> None:
     one = np.ones((1, 1), np.float32)
     below, beyond = np.array([[65519.996]], np.float32), np.array([[65520]], np.float32)
     infinity = np.full((1, 1), np.inf, np.float16)
+    for wrong in (-infinity, infinity * np.float16("nan")):
+        assert not tc.check_matmul(wrong, below, one)
+        assert not tc.check_matmul(wrong, beyond * 2, one)
+    assert tc.check_matmul(-infinity, -below, one)
     report = tc.check_matmul(infinity, below, one)
     assert (report.ok, report.overflowing, report.equal) == (True, 1, 0)
     report = tc.check_matmul(infinity, beyond, one)

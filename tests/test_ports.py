@@ -241,7 +241,9 @@ int main(int count, char **arguments) {
         struct tensor *t = &f.tensors[i];
         clause found = load(&f, t, t->is_trit ? t->depth + 1 : 1);
         puts(found == NULL ? "loaded" : found);
-        if (t->is_trit && (load(&f, t, 1) != NULL || load(&f, t, t->depth) != NULL)) return 2;
+        if (t->is_trit && (load(&f, t, t->depth) != NULL || load(&f, t, 1) != NULL)) return 2;
+        for (unsigned p = 4; p < MAX_SEGMENTS; p++)
+            if (t->plane[p] != NULL) return 3;
     }
     close_file(&f);
     return 0;

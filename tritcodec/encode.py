@@ -36,7 +36,6 @@ DTYPES: dict[np.dtype, str] = {  # what is taken, and what it counts as
 Chooser = Callable[[F32], U8]  # groups (n, width) -> codes (n,)
 
 
-@np.errstate(under="ignore")  # whatever the caller asks NumPy for
 def quantize(
     w: npt.ArrayLike,
     depth: int,
@@ -60,8 +59,11 @@ def quantize(
     Raises TritError: TEN-1, TEN-2, TEN-4, TEN-5, CB-1 to CB-5, or without a
     clause for NaN and infinities and for arguments that don't go together.
     """
-    form, blocks = encode(w, depth, group_size=group_size, method=method, nested=nested, codebook=codebook)
-    return TritTensor.from_blocks(form, blocks)
+    with np.errstate(under="ignore"):  # whatever the caller asks NumPy for
+        form, blocks = encode(
+            w, depth, group_size=group_size, method=method, nested=nested, codebook=codebook
+        )
+        return TritTensor.from_blocks(form, blocks)
 
 
 def encode(

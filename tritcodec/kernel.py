@@ -121,7 +121,6 @@ class KernelReport:
         return "\n".join(lines)
 
 
-@np.errstate(under="ignore", invalid="ignore")  # whatever the caller asks for; of what is not finite
 def check_matmul(
     y: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -142,8 +141,8 @@ def check_matmul(
     An element passes where it is the exact result, or differs from the exact sum
     by at most ((1 + u)^r - 1) * sum |x||w|, r = n + 1 roundings for n terms that are
     not 0 (more with a scale, and where x, steps and scale are rounded to the arithmetic first),
-    plus what underflow and the rounding to a narrower y can add. That holds for any order
-    of adding, with or without FMA.
+    plus what underflow and the rounding to a narrower y can add, and (K + 4) * 2^-53 * sum |x||w| for
+    the judge's own sum. That holds for any order of adding, with or without FMA.
 
     Raises TritError where dtypes or shapes do not fit, for a scale that is not finite, for
     an arithmetic that is none of these, and for planes of what is no TritTensor.
@@ -160,8 +159,9 @@ def check_matmul(
     results = y.reshape(math.prod(x.shape[:-1]), -1 if y.size else 0)
     report = KernelReport(accumulate, OUTPUTS[y.dtype], np.zeros(results.shape, np.float32))
     extra = _roundings(x, t, accumulate, scale is not None, planes)
-    for block in blocks(x, t, factors):
-        _judge(report, block, _parts(block, t, planes), results[block.rows, block.columns], extra)
+    with np.errstate(under="ignore", invalid="ignore"):  # whatever the caller asks for; of what is not finite
+        for block in blocks(x, t, factors):
+            _judge(report, block, _parts(block, t, planes), results[block.rows, block.columns], extra)
     report.units = report.units.reshape(shape)
     if report.worst is not None:
         row, column = report.worst.index
@@ -218,10 +218,12 @@ def _parts(block: Block, t: Weights, planes: bool) -> _Parts:
         trits = np.abs(split(level, t.depth))
         sizes, terms = sum(plane * np.int8(BASE**p) for p, plane in enumerate(trits)), trits.sum(axis=0)
     steps = rows.scales().astype(np.float64)
-    largest = steps.max(axis=1) if not planes else np.maximum(steps.max(axis=1), BASE ** (t.depth - 1))
+    largest = steps.max(axis=1)
+    if planes:  # which may be multiplied by a power of 3 before they meet a trit of 0
+        largest = np.maximum(largest, 1) * BASE ** (t.depth - 1)
     at = rows.levels().astype(np.intp) + H
     levels: F64 = sizes.astype(np.float64)[at]
-    weights = levels * np.repeat(steps, t.group_size, axis=1)[:, : levels.shape[1]]
+    weights = levels * np.repeat(steps, min(t.group_size, levels.shape[1]), axis=1)[:, : levels.shape[1]]
     return _Parts(weights, levels, terms.astype(np.float64)[at], largest, t.group_size)
 
 
@@ -242,7 +244,10 @@ def _judge(report: KernelReport, block: Block, parts: _Parts, y: Array, extra: i
         distance = ulps(y, block.result.astype(y.dtype))
     got = y.astype(np.float64)
     special = np.zeros(y.shape, np.bool_) if block.special is None else block.special != 0
-    excused = ~np.isfinite(got) & ~special & ~bounds.safe & (distance != 0)
+    largest = ARITHMETICS[report.dtype].overflow
+    rounded = (got == np.inf) & (block.sums + bounds.error >= largest)
+    rounded |= (got == -np.inf) & (block.sums - bounds.error <= -largest)
+    excused = ~np.isfinite(got) & ~special & (~bounds.safe | rounded) & (distance != 0)
     with np.errstate(divide="ignore"):  # where the bound is 0
         off = np.abs(got - block.sums)
         units = np.where(off > 0, off / bounds.error, 0)
@@ -302,7 +307,6 @@ def _bounds(block: Block, parts: _Parts, extra: int, inner: Arithmetic, outer: A
             error += outer.unit * (np.abs(block.sums) + error) * SURE
         if outer.underflow > inner.underflow:
             error += outer.underflow * SURE
-        safe &= np.abs(block.sums) + error < outer.overflow
     error[terms == 0] = 0
     return _Bounds(terms, error, safe)
 
@@ -312,8 +316,9 @@ def _largest(x: F64, dots: F64, total: F64, scale: F64, parts: _Parts) -> F64:
     starts = range(0, x.shape[1], parts.size)
     in_groups = np.add.reduceat(x, starts, axis=1).max(axis=1) if starts else np.zeros(len(x))
     largest = np.minimum(np.multiply.outer(in_groups, parts.levels.max(axis=1, initial=0)), dots)
-    # A factor may overflow, or x times the step, where what follows is 0.
-    factors = np.maximum(np.maximum(parts.weights.max(axis=1, initial=0), parts.factors), 1)
+    # A factor may overflow, or x times the step, where what follows is 0; a level, times the scale.
+    factors = np.maximum(parts.weights.max(axis=1, initial=0), parts.levels.max(axis=1, initial=1))
+    factors = np.maximum(factors, parts.factors)
     stepped = np.multiply.outer(x.max(axis=1, initial=0), np.maximum(parts.factors, 1))
     for other in (factors, stepped, total):
         largest = np.maximum(largest, other)

@@ -52,7 +52,6 @@ class Block:
         return self.y if self.special is None else np.where(self.special == 0, self.y, self.special)
 
 
-@np.errstate(under="ignore", invalid="ignore")  # whatever the caller asks for; of signalling NaN
 def matmul(x: npt.ArrayLike, t: Weights, *, scale: npt.ArrayLike | None = None) -> F32:
     """x @ w.T, every element the exact sum of its terms, rounded once to float32 (SPEC 10.1).
 
@@ -73,8 +72,9 @@ def matmul(x: npt.ArrayLike, t: Weights, *, scale: npt.ArrayLike | None = None) 
     x, factors = check_operands(x, t, scale)
     rows = math.prod(t.shape[:-1])
     y = np.empty((math.prod(x.shape[:-1]), rows), np.float32)
-    for block in blocks(x, t, factors):
-        y[block.rows, block.columns] = block.result
+    with np.errstate(under="ignore", invalid="ignore"):  # whatever the caller asks for; of signalling NaN
+        for block in blocks(x, t, factors):
+            y[block.rows, block.columns] = block.result
     return y.reshape(*x.shape[:-1], rows)
 
 

@@ -272,7 +272,6 @@ class TritTensor:
         """step[c] * 3^shift of every group: float32, exact, of shape (..., G) (SPEC 5.3)."""
         return self._scale_table()[self.codes]
 
-    @np.errstate(under="ignore")  # whatever the caller asks NumPy for
     def dequantize(self, dtype: npt.DTypeLike | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """The weights (SPEC 5.3): exact in float32, rounded once in float16 and bfloat16.
 
@@ -288,8 +287,9 @@ class TritTensor:
         decode = self._decoder(result.dtype)
         tile = min(max(TILE_WEIGHTS, self.group_size * ROWS_PER_BYTE), self.planes[-1].size * ROWS_PER_BYTE)
         room = np.empty((self.depth + 2) * tile, np.uint8)
-        for start, stop, left, right in self._bands():
-            self._decode_band(decode, room, start, left, flat[start:stop, left:right])
+        with np.errstate(under="ignore"):  # whatever the caller asks NumPy for
+            for start, stop, left, right in self._bands():
+                self._decode_band(decode, room, start, left, flat[start:stop, left:right])
         return result
 
     def truncate(self, depth: int) -> TritTensor:

@@ -625,12 +625,20 @@ static clause read_segment(struct file *f, const struct tensor *t, unsigned segm
  * "A reader MUST NOT give out data that breaks PACK-2, PACK-3 or RAW-2." */
 static clause load(struct file *f, struct tensor *t, uint64_t depth) {
     if (!t->is_trit || depth > t->depth) return "the tensor has no such planes";
+    for (unsigned p = 0; p < MAX_SEGMENTS; p++) {
+        free(t->plane[p]);
+        t->plane[p] = NULL;
+    }
     for (unsigned p = 0; p < CODE_PLANES + depth; p++) {
         uint64_t size = size_of(t, p);
-        free(t->plane[p]);
-        t->plane[p] = size <= SIZE_MAX ? malloc((size_t)size) : NULL;
-        if (t->plane[p] == NULL) return "not enough memory for the tensor";
-        TRY(read_segment(f, t, p, t->plane[p]));
+        uint8_t *plane = size <= SIZE_MAX ? malloc((size_t)size) : NULL;
+        if (plane == NULL) return "not enough memory for the tensor";
+        clause fault = read_segment(f, t, p, plane);
+        if (fault != NULL) {
+            free(plane);
+            return fault;
+        }
+        t->plane[p] = plane;
     }
     return NULL;
 }
