@@ -197,6 +197,16 @@ def refused(clause: str | None, where: str = "") -> Iterator[pytest.ExceptionInf
     assert str(caught.value).isprintable()  # nothing in it acts on a terminal
 
 
+def noting(seen: list[object], what: Callable[..., object], call: Callable[..., Any]) -> Callable[..., Any]:
+    """*call*, with a note in *seen* of every time that it is called: *what* makes of its arguments."""
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        seen.append(what(*arguments))
+        return call(*arguments, **options)
+
+    return noted
+
+
 @contextmanager
 def little_memory(limit: int = 1 << 18) -> Iterator[None]:
     """The block has no more than *limit* bytes of Python and NumPy memory at once."""

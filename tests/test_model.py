@@ -53,6 +53,7 @@ from tritcodec.header import RAW_DTYPES
 from tritcodec.model import measure, tasks
 from tritcodec.model.companions import left_out
 from tritcodec.model.export import dequantize_model, truncate_model
+from tritcodec.model.folder import new_folder
 from tritcodec.model.measure import Distortion, distortion_against
 from tritcodec.model.plan import config_of
 from tritcodec.model.policy import Policy
@@ -1238,3 +1239,10 @@ def test_progress_counts_every_weight_once(model: Path, tmp_path: Path) -> None:
         progress=lambda name, count: back.update({name: count}),
     )
     assert dict(back) == expected
+
+
+def test_a_link_to_nothing_has_the_name_of_a_folder(tmp_path: Path) -> None:
+    """It is said before anything is done."""
+    (tmp_path / "a").symlink_to("nowhere")
+    with pytest.raises(TritError, match="exists already"), new_folder(tmp_path / "a"):
+        pytest.fail("the work was begun")

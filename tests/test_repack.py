@@ -25,7 +25,7 @@ from tritcodec.model.export import dequantize_model
 from tritcodec.model.plan import Planned
 from tritcodec.model.repack import Repack, repack_job
 from tritcodec.model.run import Progress, quantize_model, silent
-from tritcodec.model.source import ModelSource, read_tensor
+from tritcodec.model.source import ModelSource, read_tensor, stamp_of
 from tritcodec.model.spool import STATE
 from tritcodec.model.workers import Inline
 from tritcodec.values import Values
@@ -377,3 +377,60 @@ def test_the_command_keeps_and_forces(tritcodec: Command, published: Path, tmp_p
     assert (status, err) == (0, "")
     assert out.splitlines()[-1].startswith(f"{tmp_path / 'out' / 'repacked'}: 0 of 3 matrices packed; ")
     assert (tmp_path / "out" / "repacked" / TRIT).exists()
+
+
+def flipped_at(row: int, column: int) -> Callable[..., Any]:
+    """`Values.encode` with another level at a place of the block."""
+    encode = Values.encode
+
+    def wrong(*arguments: Any) -> Any:
+        codes, offsets = encode(*arguments)
+        offsets[row, column] = 1 if offsets[row, column] == 0 else 0
+        return codes, offsets
+
+    return wrong
+
+
+def test_the_proof_names_the_row_of_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever band it is."""
+    monkeypatch.setattr("tritcodec.model.repack.BAND_WEIGHTS", 64)
+    write_model(tmp_path / "model", {"w": stored(simulated(random(1, 20, 64)))})
+    monkeypatch.setattr(Values, "encode", flipped_at(-1, 7))
+    with pytest.raises(TritError, match="row 19, column 7"):
+        repack(tmp_path / "model", tmp_path / "out")
+
+
+def test_minus_zero_may_become_zero_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof passes the sign of a zero, not a weight in its place."""
+    w = simulated(random(1, 20, 64))
+    w[w == 0] = -0.0
+    write_model(tmp_path / "model", {"w": stored(w)})
+    column = int((w.astype(np.float32)[0] == 0).argmax())
+    monkeypatch.setattr(Values, "encode", flipped_at(0, column))
+    with pytest.raises(TritError, match=f"row 0, column {column} has the bits"):
+        repack(tmp_path / "model", tmp_path / "out")
+
+
+def test_what_takes_as_much_packed_stays_as_it_is(tmp_path: Path) -> None:
+    """148 bytes are no fewer than 148."""
+    write_model(tmp_path / "model", {"w": floats(np.ones((2, 37)), "BF16")})
+    found = repack(tmp_path / "model", tmp_path / "out")["w"]
+    assert found.reason == "packed at depth 1 it would take 148 bytes"
+
+
+@pytest.mark.parametrize("work", [Repack(), tasks.Recipe(16, "optimal", False)])
+def test_a_survey_has_the_stamp_from_before_it_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: tasks.Work
+) -> None:
+    """A file that changes while it is read is read again by the next run."""
+    write_model(tmp_path / "model", {"w": stored(simulated(random(1, 20, 64)))})
+    (tensor,) = ModelSource(tmp_path / "model").tensors
+    before, read = stamp_of(tensor.path), tasks.HashingReader.read
+
+    def late(reader: tasks.HashingReader, start: int, stop: int) -> npt.NDArray[Any]:
+        rows = read(reader, start, stop)
+        os.utime(tensor.path, ns=(1, 1))
+        return rows
+
+    monkeypatch.setattr(tasks.HashingReader, "read", late)
+    assert work.survey(tensor, (1, 2), False).stamp == before

@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import noting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_helpers import MINILM, Stored, convert, floats, job, tree, untouched, weights, write_model
 from safetensors.numpy import load_file as load_safetensors
 
-from tritcodec import TritError, TritTensor, load_file, open_file, open_model, verify_file
+from tritcodec import TritError, TritTensor, load_file, open_file, open_model, progress, verify_file
 from tritcodec.encode import Weights, quantize
 from tritcodec.header import TritEntry
 from tritcodec.model import run, spool, tasks
@@ -45,6 +46,7 @@ from tritcodec.model.source import ModelSource, SourceTensor, read_tensor
 from tritcodec.model.spool import FINGERPRINT, STATE, Spool, differences
 from tritcodec.model.tasks import Surveyed, parts
 from tritcodec.model.workers import Inline, Task, announced, run_all, workers
+from tritcodec.writer import sync
 
 posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX systems")
 CONFIGS = ["uniform-d1", "uniform-d3", "sens-0.02", "bpw-4"]
@@ -138,6 +140,7 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "the index is a list": (with_index("[]"), "no weight_map"),
     "the index maps to numbers": (with_index('{"weight_map": {"a": 1}}'), "no weight_map"),
     "a path up": (leading_to("../x.safetensors"), "is no name"),
+    "a path stands behind a name": (leading_to("x.safetensors/../../y.safetensors"), "is no name"),
     "an absolute path": (leading_to("/etc/x.safetensors"), "is no name"),
     "a backslash": (leading_to("a\\b.safetensors"), "is no name"),
     "a hidden file": (leading_to(".x.safetensors"), "is no name"),
@@ -1068,3 +1071,81 @@ def tensor_at(folder: Path, name: str) -> TritTensor:
         tensor = model.get_tensor(name)
     assert isinstance(tensor, TritTensor)
     return tensor
+
+
+def test_what_was_begun_outlives_an_error(tmp_path: Path) -> None:
+    """A TritError after the beginning loses nothing: weights that changed, a name that was taken."""
+    with contextlib.suppress(TritError), Spool(tmp_path, {"x": 1}, []) as spool:
+        spool.begin()
+        spool.put("key", b"data")
+        raise TritError("of ours")
+    with Spool(tmp_path, {"x": 1}, []) as spool:
+        assert spool.get("key") == b"data"
+
+
+def test_a_survey_comes_back_as_it_was() -> None:
+    """Every field, none at its default."""
+    steps = np.arange(1, 28, dtype=np.float32)
+    before = Surveyed(("d",), "s", 17, 3.5, {1: steps}, {1: 0.25}, 2.5)
+    now = Surveyed.from_json(before.to_json())
+    fields = ("digests", "stamp", "group_size", "largest", "errors", "energy", "finding")
+    assert [getattr(now, name) for name in fields] == [getattr(before, name) for name in fields]
+    assert np.array_equal(now.codebooks[1], steps)
+
+
+def test_pieces_go_when_their_shard_is_there(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoded model is not on the disk twice."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="no"):
+        convert(sharded, tmp_path / "out", CONFIGS)
+    left = os.listdir(tmp_path / "out" / STATE / "pieces")
+    assert left
+    assert not [name for name in left if ".d" in name]
+
+
+def test_zeros_are_within_any_bound(tmp_path: Path) -> None:
+    """At depth 1: their error is 0, and so is what it is relative to."""
+    zeros = {"model.layers.0.mlp.up_proj.weight": floats(np.zeros((20, 48)), "BF16")}
+    out = convert(write_shards(tmp_path / "model", [zeros]), tmp_path / "out", ["sens-0.02"])
+    assert [tensor.depth for tensor in trit_tensors(out / "sens-0.02").values()] == [1]
+
+
+def test_a_state_loses_its_fingerprint_before_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the disk, too: after a power cut half a state with one would be taken for an unfinished run."""
+    seen: list[object] = []
+    with Spool(tmp_path, {}, []) as state:
+        monkeypatch.setattr(shutil, "rmtree", noting(seen, lambda *_: "rm", shutil.rmtree))
+        monkeypatch.setattr(spool, "sync", noting(seen, lambda path: path, sync))
+        state.discard()
+    assert seen == [tmp_path / STATE, "rm"]
+
+
+@pytest.mark.parametrize("phases", [["survey"], ["survey", "encode"]])
+def test_a_bar_leaves_out_what_an_earlier_run_did(phases: list[str]) -> None:
+    """Its rate is of this run alone."""
+    show = progress.Bars()
+    for phase in phases:
+        show(phase, "w", 700, 1000, True)
+        assert show._bar is not None
+        assert (show._bar.initial, show._bar.n) == (700, 700)
+    show.close()
+
+
+def test_lines_come_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not one for each step after the first ten."""
+    clock = itertools.chain([0.0], *([t, t] for t in (11.0, 12.0, 13.0, 22.0)))
+    monkeypatch.setattr("tritcodec.progress.time.monotonic", lambda: next(clock))
+    show = progress.Lines()
+    for _ in range(4):
+        show("survey", "w", 1, 4, False)
+    assert capsys.readouterr().err.count("\n") == 2

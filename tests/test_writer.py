@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
-from helpers import painted, plain, redigested, refused, same, segment_of, steps, stored, with_bytes
+from helpers import noting, painted, plain, redigested, refused, same, segment_of, steps, stored, with_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import names, quick, raw_arrays, tensors
@@ -701,3 +701,12 @@ def test_what_a_newer_version_added_is_dropped(tmp_path: Path) -> None:
     newer = stored(tmp_path, independent.seal(independent.dumps(value), content, (1, 1)))
     truncate_file(newer, tmp_path / "cut.trit", 1)
     assert (tmp_path / "cut.trit").read_bytes() == saved(tmp_path, {"d2": painted().truncate(1)})
+
+
+def test_a_name_is_flushed_after_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder, last of all: a file that was saved is there after a power cut."""
+    seen: list[object] = []
+    monkeypatch.setattr(os, "fsync", noting(seen, lambda descriptor: os.fstat(descriptor).st_ino, os.fsync))
+    monkeypatch.setattr(os, "replace", noting(seen, lambda *_: "renamed", os.replace))
+    save_file({"a": np.zeros(3, np.uint8)}, tmp_path / "a.trit")
+    assert seen[-2:] == ["renamed", tmp_path.stat().st_ino]
