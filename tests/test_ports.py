@@ -7,6 +7,7 @@ says so; `.ci/run` installs them.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tritcodec import verify_file
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"
@@ -157,6 +160,16 @@ def test_what_cannot_be_read(name: str, argument: str, build: Build, tmp_path: P
     path = str(tmp_path / argument) if argument else ""
     done = subprocess.run([*build(name), "verify", path], capture_output=True, timeout=SECONDS, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("name", ["trit", "js"])
+def test_what_stands_after_the_header_is_placed(name: str, build: Build) -> None:
+    """At the same byte of the file as the package places it."""
+    path = ROOT / "fixtures" / "invalid" / "messagepack" / "trailing-nil.trit"
+    (finding,) = verify_file(path).findings
+    done = subprocess.run([*build(name), "verify", str(path)], capture_output=True, text=True, check=False)
+    assert finding.clause in done.stdout
+    assert re.findall(r"byte \d+", done.stderr) == [finding.where]
 
 
 def test_c_example(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def _element(block: Block, i: int, j: int, got: float, units: float, bounds: _Bo
 
 
 def _bounds(block: Block, parts: _Parts, extra: int, inner: Arithmetic, outer: Arithmetic) -> _Bounds:
-    """What *inner* may be wrong by before its results are rounded to *outer*, and that.
+    """What a kernel may be wrong by that computes in *inner* and rounds its results to *outer*.
 
     Of n terms that are not 0, each passes at most n - 1 additions that round, for to
     add a zero is exact, and *extra* other operations: its part of the sum is off

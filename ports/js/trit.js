@@ -501,7 +501,10 @@ function readFields(cursor, version) {
   const missing = Object.keys(HEADER_FIELDS).find((key) => !(key in fields));
   if (missing) throw new TritError("HDR-1", `there is no key ${missing}`);
   const rest = cursor.bytes.length - cursor.position;
-  if (rest > 0) throw new TritError("MP-5", `there are ${rest} bytes after the header's map`, { byte: BigInt(PREAMBLE_SIZE + cursor.position) });
+  if (rest > 0) {
+    const byte = BigInt(PREAMBLE_SIZE + cursor.position);
+    throw new TritError("MP-5", `there are ${rest} bytes after the header's map`, { byte });
+  }
   // HDR-2: "The version in the header MUST equal the version in the preamble."
   if (!equal(fields.version, version)) throw new TritError("HDR-2", `[${fields.version}], not [${version}] as there`);
   return fields;
